@@ -1,0 +1,1 @@
+"""Networks of the literature, lowered into the graph: blocks, backbones, necks, heads, detectors."""

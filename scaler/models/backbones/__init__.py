@@ -1,0 +1,1 @@
+"""Feature extractors; each returns a `Trunk` whose trailing blocks can be cut off."""

@@ -1,0 +1,1 @@
+"""Detector families: a frozen configuration and `build(config) -> Graph` each."""

@@ -1,0 +1,142 @@
+"""The YOLO-ReT family: truncated backbone, RFCR, lightweight neck, YOLOv3 head.
+
+Source: Ganesh, Chen, Jain, Qian, Chen, Ben-Yehuda, "YOLO-ReT: Towards High Accuracy Real-time Object Detection on Edge
+GPUs" (WACV 2022) and its released code. Parameters and MACs agree with that code for every published
+configuration (tests/test_yolo_ret_counts.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from scaler.errors import UnsupportedError, UsageError, unknown_name
+from scaler.graph.graph import Graph, GraphBuilder
+from scaler.models.backbones import efficientnet, mobilenetv2
+from scaler.models.backbones.trunk import Trunk
+from scaler.models.blocks import round_channels
+from scaler.models.heads import yolov3
+from scaler.models.necks.light import LEVEL_WIDTHS, NeckKind, add_neck
+from scaler.models.necks.rfcr import add_rfcr
+
+BACKBONES = ("mobilenetv2", "efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3")
+WIDTHS = (0.35, 1.4)
+RESOLUTIONS = (160, 640)
+RFCR_KERNELS = (0, 3, 5, 7)
+NECKS = get_args(NeckKind)
+EFFICIENTDET_WIDTHS = {"b0": 64, "b1": 88, "b2": 112, "b3": 160}
+"""BiFPN channels of EfficientDet-D0 to D3 (Tan et al., CVPR 2020, Table 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YoloRetConfig:
+    """One detector of the family.
+
+    Raises:
+        UsageError: A value outside its range; the message names field, value and range.
+        UnsupportedError: More blocks dropped than the detector's scales allow.
+    """
+
+    backbone: str
+    """One of `BACKBONES`."""
+    width: float = 1.0
+    """Width multiplier of MobileNetV2, 0.35 to 1.4; 1.0 for the others."""
+    drop: int = 0
+    """Trailing backbone blocks cut off: 0 keeps all; `published_drop` is the paper's cut."""
+    neck: NeckKind = "panet"
+    repeats: int = 1
+    """How often the neck aggregates."""
+    rfcr: int = 0
+    """Kernel of RFCR's depthwise convolution, 5 in the paper; 0 is without RFCR."""
+    shortcut: bool = False
+    """Whether RFCR also collects the map of stride 4."""
+    resolution: int = 320
+    """Side of the square input in pixels, a multiple of 32 from 160 to 640."""
+    classes: int = 20
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.backbone not in BACKBONES:
+            raise UsageError(unknown_name("backbone", self.backbone, BACKBONES))
+        if self.neck not in NECKS:
+            raise UsageError(unknown_name("neck", self.neck, NECKS))
+        mobile = self.backbone == "mobilenetv2"
+        _require("width", self.width, WIDTHS[0] <= self.width <= WIDTHS[1] if mobile else self.width == 1.0,
+                 f"{WIDTHS[0]} to {WIDTHS[1]} for mobilenetv2, 1.0 for {self.backbone}")  # fmt: skip
+        _require("repeats", self.repeats, self.repeats >= 1 and (self.neck != "none" or self.repeats == 1),
+                 "1 or more, and 1 for the neck 'none'")  # fmt: skip
+        _require("rfcr", self.rfcr, self.rfcr in RFCR_KERNELS, "0 (off), 3, 5 or 7")
+        _require("shortcut", self.shortcut, bool(self.rfcr) or not self.shortcut, "false where rfcr is 0")
+        low, high = RESOLUTIONS
+        _require("resolution", self.resolution, self.resolution % 32 == 0 and low <= self.resolution <= high,
+                 f"a multiple of 32 from {low} to {high}")  # fmt: skip
+        _require("classes", self.classes, self.classes >= 1, "1 or more")
+        allowed = max_drop(self.backbone)
+        if not 0 <= self.drop <= allowed:
+            raise UnsupportedError(
+                f"drop = {self.drop}: {self.backbone} allows 0 to {allowed}, since a block of stride 32 must "
+                "remain for the coarsest scale"
+            )
+
+    @property
+    def name(self) -> str:
+        """Short readable name, for instance `mobilenetv2-0.75-d2-rfcr5s-panet-320`."""
+        width = f"-{self.width:g}" if self.backbone == "mobilenetv2" else ""
+        rfcr = f"-rfcr{self.rfcr}{'s' if self.shortcut else ''}" if self.rfcr else ""
+        neck = self.neck if self.repeats == 1 else f"{self.neck}x{self.repeats}"
+        return f"{self.backbone}{width}-d{self.drop}{rfcr}-{neck}-{self.resolution}"
+
+
+def _require(field_name: str, value: object, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise UsageError(f"{field_name} = {value!r}: allowed is {allowed}")
+
+
+def trunk(backbone: str, width: float, resolution: int) -> Trunk:
+    """The complete backbone of a configuration."""
+    if backbone == "mobilenetv2":
+        return mobilenetv2.trunk(width, resolution)
+    return efficientnet.trunk(backbone.removeprefix("efficientnet-"), resolution)
+
+
+_DROPS: dict[str, int] = {}
+
+
+def max_drop(backbone: str) -> int:
+    """How many trailing blocks may be dropped."""
+    if backbone not in _DROPS:
+        _DROPS[backbone] = trunk(backbone, 1.0, RESOLUTIONS[0]).max_drop
+    return _DROPS[backbone]
+
+
+def published_drop(backbone: str) -> int:
+    """The paper's cut: the last two entries of MobileNetV2, head and stage 7 of EfficientNet."""
+    if backbone == "mobilenetv2":
+        return mobilenetv2.PUBLISHED_DROP
+    return efficientnet.PUBLISHED_DROP[backbone.removeprefix("efficientnet-")]
+
+
+def bifpn_width(backbone: str, width: float) -> int:
+    """Channels inside BiFPN: EfficientDet's for its backbones, 64 per unit of width for MobileNetV2."""
+    if backbone == "mobilenetv2":
+        return round_channels(64 * width)
+    return EFFICIENTDET_WIDTHS[backbone.removeprefix("efficientnet-")]
+
+
+def build(config: YoloRetConfig) -> Graph:
+    """Lower a configuration into its graph."""
+    body = trunk(config.backbone, config.width, config.resolution)
+    kept, taps = body.truncated(config.drop)
+    graph = GraphBuilder(body.input_shape, kept)
+    levels = {stride: taps[stride] for stride in LEVEL_WIDTHS}
+    if config.rfcr:
+        levels = add_rfcr(graph, taps, tuple(LEVEL_WIDTHS), kernel=config.rfcr, shortcut=config.shortcut)
+    maps = add_neck(
+        graph,
+        config.neck,
+        levels,
+        repeats=config.repeats,
+        bifpn_width=bifpn_width(config.backbone, config.width),
+        out_channels=yolov3.output_channels(config.classes),
+    )
+    return graph.build(config.name, yolov3.add_head(graph, maps, config.classes))

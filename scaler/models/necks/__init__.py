@@ -1,0 +1,1 @@
+"""Feature aggregation between backbone and head."""

@@ -1,0 +1,165 @@
+"""What a search found: the contract between the search, the reports and every later command.
+
+`pareto.json` is this tree, written by `scaler.report.files` and read back by `scaler.search.result_file`.
+Latencies are in milliseconds, memory in MiB, accuracy in AP50 percentage points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+ParameterValue = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A predicted number with its 90 % interval, both ends in the unit of the mean."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one part of a network (a stage, a block or a kernel kind) costs."""
+
+    name: str
+    ms: float
+    """Milliseconds of the engine time."""
+    macs: int
+    memory_access_bytes: int
+    params: int
+    kernels: int
+    """Number of kernel launches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """From where the engine time of a candidate comes: shares of the time that sum to 1."""
+
+    table: float
+    """Kernels found in the device's latency table."""
+    model: float
+    """Kernels predicted by the kernel model fitted on that device's measurements."""
+    roofline: float
+    """Kernels estimated from the data sheet only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One network, scored for one device."""
+
+    id: str
+    """Short stable digest of the parameters (the same network has the same id on every device)."""
+    params: dict[str, ParameterValue]
+    """The active parameters of the search space, in the space's order."""
+    ap: Interval
+    ap_inside_support: bool
+    ap_outside: tuple[str, ...]
+    """Why the accuracy prediction is an extrapolation; empty where it is not."""
+    engine_ms: Interval
+    """The network on the accelerator."""
+    overhead_ms: float
+    """Pre- and post-processing and host time, kept apart from the engine."""
+    fps: Interval
+    """1000 / (engine_ms + overhead_ms); `low` is the slow end."""
+    reach_probability: float | None
+    """Probability that the target frame rate is reached; None without a target."""
+    parameters: int
+    """Trainable and non-trainable parameters, batch normalisation included."""
+    macs: int
+    memory_access_bytes: int
+    peak_activation_mib: float
+    weights_mib: float
+    provenance: str
+    """Of the latency: `measured`, `calibrated` or `estimated`."""
+    coverage: Coverage
+    stages: tuple[Share, ...]
+    """Cost by stage, in execution order."""
+    kinds: tuple[Share, ...]
+    """Cost by kernel kind, dearest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A published model beside what scaler predicts for it."""
+
+    name: str
+    """For instance `YOLO-ReT-M0.75@320`."""
+    source: str
+    published_ap: float
+    published_fps: float | None
+    """None where the paper has no figure for this device."""
+    predicted_ap: Interval
+    predicted_fps: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """Where a predictor comes from and how wrong it is, in words and figures for the reader."""
+
+    name: str
+    provenance: str
+    fitted_on: str
+    errors: dict[str, str]
+    """Figure by name, ready to print: {"leave-one-out mean error": "3.7 %"}."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceResult:
+    """The front of one device."""
+
+    device: str
+    """Short name: `nano`."""
+    title: str
+    """Full name: `Jetson Nano (MAXN, TensorRT FP16)`."""
+    power_mode: str
+    runtime: str
+    precision: str
+    target_fps: float | None
+    front: tuple[Candidate, ...]
+    """Pareto-optimal feasible candidates, fastest first."""
+    pick: str | None
+    """Id of the most accurate candidate of the front that reaches the target; None where none does."""
+    knee: str | None
+    """Id of the candidate with the best trade-off (largest distance to the chord of the front)."""
+    message: str
+    """One sentence: the pick, or what stands in the way and which candidate comes nearest."""
+    nearest: Candidate | None
+    """Where the target cannot be reached: the candidate that comes nearest to it."""
+    references: tuple[Reference, ...]
+    explored: tuple[tuple[float, float], ...]
+    """Every evaluated candidate as (frame time in ms, AP), for the background of the plot."""
+    latency_model: ModelCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """Everything that `scaler search` found and how."""
+
+    scaler_version: str
+    created: str
+    """ISO 8601, UTC."""
+    command: str
+    space: str
+    space_size: int
+    dataset: str
+    metric: str
+    """For instance `VOC AP50`."""
+    sampler: str
+    seed: int
+    trials: int
+    distinct: int
+    """Distinct candidates among the trials."""
+    study: str
+    """Storage and name of the Optuna study."""
+    limits: dict[str, float]
+    """Constraints beside the frame rate: {"params": 5e6}."""
+    noise_ap: float
+    """AP differences below this are noise in the source data."""
+    accuracy_model: ModelCard
+    devices: tuple[DeviceResult, ...]
