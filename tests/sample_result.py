@@ -292,6 +292,7 @@ def sample_result() -> SearchResult:
 
 
 HOSTILE = "</script><script>alert(1)</script><!-- [bold]\"'& ${x} {{ data }} \\1"
+EMPTY = '"explored": []'
 
 
 def hostile_result() -> SearchResult:
@@ -308,7 +309,9 @@ def hostile_result() -> SearchResult:
     device = dataclasses.replace(
         device, device=HOSTILE, title=HOSTILE, message=HOSTILE, front=front, references=references
     )
-    return dataclasses.replace(result, command=HOSTILE, metric=HOSTILE, space=HOSTILE, devices=(device,))
+    return dataclasses.replace(
+        result, command=HOSTILE + EMPTY, metric=HOSTILE, space=HOSTILE, devices=(device,)
+    )
 
 
 def bare_result() -> SearchResult:

@@ -3,6 +3,10 @@
 Source of `yoloret.csv`: Ganesh et al., "YOLO-ReT: Towards High Accuracy Real-time Object Detection on Edge
 GPUs" (WACV 2022), Tables 1 to 7, and Figure 2 read from its vector graphics (within 0.02 AP). Frame rates are
 those of TensorRT in FP16 with batch 1.
+
+Source of `engine.csv`: clean FP16 engine times, batch 1, of the NetsPresso trainer's device matrix
+(github.com/Nota-NetsPresso/netspresso-trainer at cdefe12, docs/benchmarks/device_matrix/tensorrt.md) and of torch2trt
+(github.com/NVIDIA-AI-IOT/torch2trt at 4e820ae, docs/benchmarks).
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ from scaler.files import choice_cell, integer_cell, number_cell, read_csv
 from scaler.models.detectors.yolo_ret import YoloRetConfig, published_drop
 from scaler.models.necks.light import NeckKind
 
-__all__ = ["YOLO_RET_FILE", "YoloRetRow", "yolo_ret_rows"]
+__all__ = ["ENGINE_FILE", "YOLO_RET_FILE", "EngineRow", "YoloRetRow", "engine_rows", "yolo_ret_rows"]
 
 YOLO_RET_FILE = Path(__file__).with_name("yoloret.csv")
+ENGINE_FILE = Path(__file__).with_name("engine.csv")
 
 _TABLES = ("1", "2", "3", "4", "5", "6", "7", "figure 2")
 _DATASETS = ("imagenet", "voc", "coco", "voc+coco")
@@ -120,3 +125,35 @@ def yolo_ret_rows() -> tuple[YoloRetRow, ...]:
     columns = {field.name: _CELLS.get(field.name, _FIGURE) for field in fields(YoloRetRow)}
     rows = read_csv(YOLO_RET_FILE, columns)
     return tuple(YoloRetRow(**dict(zip(columns, row, strict=True))) for row in rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRow:
+    """The time of one network on the accelerator alone, without pre- and post-processing."""
+
+    device: str
+    network: str
+    """`resnet-18` to `resnet-50` or `mobilenetv2-WIDTH`, as image classifiers."""
+    resolution: int
+    latency_ms: float
+    source: str
+    note: str
+
+
+@cache
+def engine_rows() -> tuple[EngineRow, ...]:
+    """All engine-only times.
+
+    Raises:
+        FileError: The shipped file was damaged; the message has line and column.
+    """
+    cells: dict[str, Callable[[str], Any]] = {
+        "device": str,
+        "network": str,
+        "resolution": integer_cell(minimum=1),
+        "latency_ms": number_cell(minimum=1e-6),
+        "source": str,
+        "note": str,
+    }
+    rows = read_csv(ENGINE_FILE, cells)
+    return tuple(EngineRow(**dict(zip(cells, row, strict=True))) for row in rows)

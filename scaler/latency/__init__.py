@@ -1,0 +1,1 @@
+"""Latency: graph to kernels (fusion), tables of kernel times, the device model behind them, the estimator."""

@@ -1,0 +1,146 @@
+"""TensorRT's fusion rules: from the operators of a block to the kernels that it launches.
+
+The rules, from TensorRT's documentation of layer fusion and from the layer names of published engines:
+
+- convolution + batch normalisation (+ ReLU or ReLU6) is one kernel; so is a residual addition behind a
+  convolution without activation;
+- every other activation is a point-wise kernel; chains of element-wise operators are one kernel, and a sigmoid
+  merges with the gate it feeds (`sigmoid, mul`), swish with nothing before it;
+- the free scalars of a weighted sum fold into its point-wise kernel;
+- concatenation costs nothing for inputs that a kernel of the same block writes, since it writes into
+  the joint buffer; inputs from elsewhere are copied;
+- pooling, resizing and global pooling are kernels of their own.
+
+A block is a fusion boundary: its last kernel never merges with the next block's first. Blocks of
+`scaler.models` are cut so that nothing is lost by this.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+
+from scaler.graph.graph import Block, Graph, Node
+from scaler.graph.ops import (
+    Activation,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Gate,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Shape,
+    Upsample,
+    WeightedSum,
+)
+from scaler.latency.kernels import Kernel, KernelOp
+
+FUSED_ACTIVATIONS = ("relu", "relu6")
+
+
+@lru_cache(maxsize=None)
+def block_kernels(block: Block) -> tuple[Kernel, ...]:
+    """The kernels of a block, in execution order."""
+    return tuple(_Fuser(block).kernels())
+
+
+def graph_kernels(graph: Graph) -> list[Kernel]:
+    """The kernels of a network, in execution order."""
+    return [kernel for placement in graph.placements for kernel in block_kernels(placement.block)]
+
+
+class _Fuser:
+    """Walks a block once; `_taken` holds the nodes that an earlier kernel has swallowed."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+        self._offset = len(block.input_shapes)
+        self._readers = Counter(value for node in block.nodes for value in node.inputs)
+        self._taken: set[int] = set()
+
+    def kernels(self) -> list[Kernel]:
+        found: list[Kernel] = []
+        for index, node in enumerate(self._block.nodes):
+            if index not in self._taken:
+                found += self._kernels_of(index, node)
+        return found
+
+    def _kernels_of(self, index: int, node: Node) -> list[Kernel]:
+        shapes = [self._block.value_shape(value) for value in node.inputs]
+        match node.op:
+            case Conv() | Linear():
+                return [self._dense(index, node, shapes[0])]
+            case Concat():
+                outer = [s for s, value in zip(shapes, node.inputs, strict=True) if value < self._offset]
+                return [_simple("copy", shape, shape) for shape in outer]
+            case MaxPool():
+                return [_simple("pool", shapes[0], node.shape, node.op.kernel, node.op.stride)]
+            case GlobalAveragePool():
+                return [_simple("reduce", shapes[0], node.shape, shapes[0][1])]
+            case Upsample():
+                return [_simple("resize", shapes[0], node.shape)]
+            case Activation() | BatchNorm() | Add() | WeightedSum() | Gate():
+                return [self._pointwise(index, node)]
+
+    def _only_reader(self, index: int) -> tuple[int, Node] | None:
+        """The node that alone reads the value of node `index`, if it follows in this block."""
+        value = index + self._offset
+        if self._readers[value] != 1:
+            return None
+        return next((i, n) for i, n in enumerate(self._block.nodes) if value in n.inputs)
+
+    def _dense(self, index: int, node: Node, source: Shape) -> Kernel:
+        """A convolution or fully connected layer with whatever TensorRT fuses behind it."""
+        op, activation, inputs = node.op, "none", 1
+        last, reader = index, self._only_reader(index)
+        if reader and isinstance(reader[1].op, BatchNorm):
+            last = self._take(reader[0])
+            reader = self._only_reader(last)
+        if reader and isinstance(reader[1].op, Add):
+            last, inputs = self._take(reader[0]), 2
+            reader = self._only_reader(last)
+        if reader and isinstance(reader[1].op, Activation) and reader[1].op.kind in FUSED_ACTIVATIONS:
+            activation = reader[1].op.kind
+            self._take(reader[0])
+        if isinstance(op, Conv):
+            name: KernelOp = "depthwise" if op.groups == source[0] > 1 else "conv"
+            window = (op.kernel, op.stride, op.groups)
+        else:
+            name, window = "linear", (1, 1, 1)
+        return Kernel(name, *window, source[0], node.shape[0], *source[1:], *node.shape[1:], activation, inputs)
+
+    def _pointwise(self, index: int, node: Node) -> Kernel:
+        """An element-wise kernel with the chain of element-wise operators that follow it."""
+        labels, values = [_label(node)], list(node.inputs)
+        reader = self._only_reader(index)
+        while reader and isinstance(reader[1].op, Activation | Add | Gate):
+            place, node = reader
+            labels.append(_label(node))
+            values += [value for value in node.inputs if value - self._offset != index]
+            index = self._take(place)
+            reader = self._only_reader(index)
+        shape = node.shape
+        inputs = sum(self._block.value_shape(value) == shape for value in values)
+        return Kernel("pointwise", 1, 1, 1, shape[0], shape[0], *shape[1:], *shape[1:], "+".join(labels), inputs)
+
+    def _take(self, index: int) -> int:
+        self._taken.add(index)
+        return index
+
+
+def _label(node: Node) -> str:
+    match node.op:
+        case Activation():
+            return node.op.kind
+        case Gate():
+            return "mul"
+        case BatchNorm():
+            return "bn"
+        case _:
+            return "add"
+
+
+def _simple(op: KernelOp, source: Shape, output: Shape, kernel: int = 1, stride: int = 1) -> Kernel:
+    return Kernel(op, kernel, stride, 1, source[0], output[0], *source[1:], *output[1:], "none", 1)

@@ -1,0 +1,88 @@
+"""ResNet 18 to 152 as image classifiers: they calibrate the device models, since many measured them.
+
+Source: He et al., "Deep Residual Learning" (CVPR 2016), Table 1; the stride sits in the 3x3 convolution of a
+bottleneck ("v1.5"), as in torchvision and in the published TensorRT measurements.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from scaler.errors import UsageError, unknown_name
+from scaler.graph.graph import Block, BlockBuilder, Graph, GraphBuilder
+from scaler.graph.ops import Activation, Add, BatchNorm, MaxPool, Shape, pad_for
+from scaler.models.blocks import classifier_block, conv_bn
+
+DEPTHS = {
+    "18": (False, (2, 2, 2, 2)),
+    "34": (False, (3, 4, 6, 3)),
+    "50": (True, (3, 4, 6, 3)),
+    "101": (True, (3, 4, 23, 3)),
+    "152": (True, (3, 8, 36, 3)),
+}
+"""Whether bottlenecks are used, and the blocks per stage."""
+
+NORM = BatchNorm(epsilon=1e-5, momentum=0.9)
+
+
+@cache
+def stem_block(shape: Shape) -> Block:
+    """7x7 convolution and 3x3 max-pool, both of stride 2."""
+    block = BlockBuilder("stem", shape)
+    value = conv_bn(
+        block, "unit", 0, 64, kernel=7, stride=2, activation="relu", norm=NORM, padding="symmetric"
+    )
+    size = block.shape(value)[1]
+    block.add("pool", MaxPool(3, 2, pad_for("symmetric", size, 3, 2)), value)
+    return block.build()
+
+
+@cache
+def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool) -> Block:
+    """Basic block of two 3x3 convolutions, or bottleneck 1x1, 3x3, 1x1 with four times the width."""
+    block = BlockBuilder("bottleneck" if bottleneck else "residual", shape)
+    out_channels = 4 * width if bottleneck else width
+    plan = ((1, width, 1), (3, width, stride), (1, out_channels, 1))
+    value, shortcut = 0, 0
+    for index, (kernel, channels, step) in enumerate(
+        plan if bottleneck else ((3, width, stride), (3, width, 1))
+    ):
+        last = index == (2 if bottleneck else 1)
+        value = conv_bn(
+            block,
+            f"conv{index}",
+            value,
+            channels,
+            kernel=kernel,
+            stride=step,
+            activation=None if last else "relu",
+            norm=NORM,
+            padding="symmetric",
+        )
+    if block.shape(value) != shape:
+        shortcut = conv_bn(block, "shortcut", 0, out_channels, stride=stride, norm=NORM, padding="symmetric")
+    value = block.add("residual", Add(), value, shortcut)
+    block.add("relu", Activation("relu"), value)
+    return block.build()
+
+
+def classifier(depth: str, resolution: int = 224, classes: int = 1000) -> Graph:
+    """The image classifier.
+
+    Args:
+        depth: `18`, `34`, `50`, `101` or `152`.
+        resolution: Side of the square input in pixels.
+        classes: Number of outputs.
+    """
+    if depth not in DEPTHS:
+        raise UsageError(unknown_name("ResNet depth", depth, DEPTHS))
+    bottleneck, repeats = DEPTHS[depth]
+    graph = GraphBuilder((3, resolution, resolution))
+    x = graph.add("backbone.stem", stem_block(graph.input.shape), graph.input)
+    for stage, count in enumerate(repeats):
+        for index in range(count):
+            stride = 2 if stage and index == 0 else 1
+            block = residual_block(x.shape, 64 * 2**stage, stride, bottleneck)
+            x = graph.add(f"backbone.stage{stage + 1}.block{index}", block, x)
+    logits = graph.add("classifier", classifier_block(x.shape, classes), x)
+    return graph.build(f"resnet-{depth}-{resolution}", [("logits", logits)])
