@@ -2,15 +2,15 @@
 
 MACs are multiply-accumulates; FLOPs are 2 x MACs. The memory access cost (MAC in the VoVNet and ShuffleNetV2 papers,
 here `memory_access` to keep the two apart) counts the elements that a convolution reads and writes:
-`h_in w_in c_in + h_out w_out c_out + k^2 c_in c_out / groups`, which is the papers' `hw (c_in + c_out) + k^2 c_in c_out / groups`
-where the stride is 1. The convolutional input/output (CIO, HarDNet Eq. 1) is the same without the weights.
+`h_in w_in c_in + h_out w_out c_out + k^2 c_in c_out / groups`, which is the papers'
+`hw (c_in + c_out) + k^2 c_in c_out / groups` where the stride is 1. The convolutional input/output (CIO, HarDNet Eq. 1) is the same without the weights.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 from scaler.graph.graph import Block, Graph, Layer, Placement
@@ -96,12 +96,11 @@ def _dense_cost(weights: int, biases: int, source: Shape, output: Shape) -> Cost
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def block_cost(block: Block) -> Cost:
     """Cost of a block, computed once per block object."""
     return total(
-        op_cost(node.op, tuple(block.value_shape(value) for value in node.inputs), node.shape)
-        for node in block.nodes
+        op_cost(node.op, tuple(block.value_shape(value) for value in node.inputs), node.shape) for node in block.nodes
     )
 
 
@@ -159,7 +158,7 @@ def peak_activation_elements(graph: Graph) -> int:
     return peak
 
 
-@lru_cache(maxsize=None)
+@cache
 def _peak_inside(block: Block, dying: tuple[bool, ...]) -> int:
     """Peak of a block's own values; inputs that do not die here are held throughout."""
     count = len(block.input_shapes)

@@ -94,6 +94,8 @@ class Graph:
     placements: tuple[Placement, ...]
     outputs: tuple[tuple[str, int], ...]
     """Output name and the placement that makes it."""
+    boxes: int = 0
+    """Candidate boxes that the outputs decode to; 0 for classifiers."""
 
     def layers(self) -> Iterator[Layer]:
         """Every operator in execution order, with absolute names."""
@@ -168,11 +170,12 @@ class GraphBuilder:
         self._placements.append(Placement(name, block, tuple(tensor.producer for tensor in inputs)))
         return Tensor(len(self._placements) - 1, block.shape)
 
-    def build(self, name: str, outputs: Sequence[tuple[str, Tensor]]) -> Graph:
+    def build(self, name: str, outputs: Sequence[tuple[str, Tensor]], boxes: int = 0) -> Graph:
         """The finished graph."""
         return Graph(
             name,
             self._input_shape,
             tuple(self._placements),
             tuple((label, tensor.producer) for label, tensor in outputs),
+            boxes,
         )

@@ -107,17 +107,7 @@ class Linear:
 
 
 Op: TypeAlias = (
-    Conv
-    | BatchNorm
-    | Activation
-    | Add
-    | WeightedSum
-    | Gate
-    | Concat
-    | MaxPool
-    | GlobalAveragePool
-    | Upsample
-    | Linear
+    Conv | BatchNorm | Activation | Add | WeightedSum | Gate | Concat | MaxPool | GlobalAveragePool | Upsample | Linear
 )
 
 

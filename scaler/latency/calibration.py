@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from scaler.devices import PowerMode, load_device
+from scaler.devices import PowerMode, Precision, load_device
 from scaler.graph.graph import Graph
 from scaler.latency.device_model import (
     ENGINE_PARAMETERS,
@@ -37,7 +37,6 @@ from scaler.latency.protocol import (
     YOLO_RET_CLASSIFIER,
     NetworkSize,
     Protocol,
-    output_elements,
     toolchain_slopes,
 )
 from scaler.models.backbones import efficientnet, mobilenetv2, resnet
@@ -45,7 +44,7 @@ from scaler.models.detectors import yolo_ret
 from scaler.published import engine_rows, yolo_ret_rows
 
 CALIBRATED_DEVICES = ("nano", "nx", "agx")
-PRECISION = "fp16"
+PRECISION: Precision = "fp16"
 PARAMETERS = ENGINE_PARAMETERS + OVERHEAD_PARAMETERS + TOOLCHAIN_PARAMETERS
 _ENGINE = len(ENGINE_PARAMETERS)
 _POSITIVE = _ENGINE + len(OVERHEAD_PARAMETERS)
@@ -61,7 +60,7 @@ PRIORS = {
     "idle_pixels": (64.0, 1.0),
     "idle_channels": (16.0, 1.0),
     "fixed_ms": (3.0, 1.0),
-    "ms_per_million_outputs": (20.0, 1.0),
+    "ms_per_thousand_boxes": (0.5, 1.0),
     "toolchain": (0.0, 0.1),
     "toolchain_weights": (0.0, 0.1),
     "toolchain_pixels": (0.0, 0.1),
@@ -143,16 +142,16 @@ def _engine_rows(device: str) -> list[Measurement]:
 
 def _classifier(label: str, network: str, resolution: int, protocol: Protocol, ms: float) -> Measurement:
     family, _, variant = network.partition("-")
-    build = {
-        "mobilenetv2": lambda: mobilenetv2.classifier(float(variant), resolution),
-        "efficientnet": lambda: efficientnet.classifier(variant, resolution),
-        "resnet": lambda: resnet.classifier(variant, resolution),
-    }[family]
+    if family == "mobilenetv2":
+        graph = mobilenetv2.classifier(float(variant), resolution)
+    else:
+        module = {"efficientnet": efficientnet, "resnet": resnet}[family]
+        graph = module.classifier(variant, resolution)
     return Measurement(
         label=label,
         group=f"{protocol.name} {network}",
         backbone=f"{protocol.name} {network}",
-        graph=build(),
+        graph=graph,
         protocol=protocol,
         ms=ms,
         reported=False,
@@ -171,8 +170,8 @@ class Problem:
     counts: FloatArray
     """How often each network launches each kernel, `[networks, kernels]`."""
     fixed: FloatArray
-    outputs: FloatArray
-    """Millions of numbers put out, 0 where the protocol does not decode them."""
+    boxes: FloatArray
+    """Thousands of candidate boxes, 0 where the protocol does not decode them."""
     slopes: FloatArray
     """Of the toolchain parameters, `[networks, 3]`."""
     ms: FloatArray
@@ -182,7 +181,7 @@ class Problem:
         """Frame times in ms and their derivatives `[networks, parameters]`."""
         engine = self.counts @ kernel_ms(self.work, np.exp(theta[:_ENGINE]), self.rates)
         gradient = self.counts @ kernel_gradients(self.work, np.exp(theta[:_ENGINE]), self.rates)
-        return compose(theta, engine, gradient, self.fixed, self.outputs, self.slopes)
+        return compose(theta, engine, gradient, self.fixed, self.boxes, self.slopes)
 
 
 def compose(
@@ -190,13 +189,13 @@ def compose(
     engine: FloatArray,
     gradient: FloatArray,
     fixed: FloatArray,
-    outputs: FloatArray,
+    boxes: FloatArray,
     slopes: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Frame times and derivatives from engine times and the protocol's share; see `scaler.latency.protocol`."""
-    fixed_ms, per_million = np.exp(theta[_ENGINE:_POSITIVE])
+    fixed_ms, per_thousand = np.exp(theta[_ENGINE:_POSITIVE])
     seen = engine * np.exp(slopes @ theta[_POSITIVE:])
-    overhead = np.stack([fixed * fixed_ms, outputs * per_million], axis=1)
+    overhead = np.stack([fixed * fixed_ms, boxes * per_thousand], axis=1)
     scale = (seen / engine)[:, None]
     return seen + overhead.sum(axis=1), np.hstack([gradient * scale, overhead, slopes * seen[:, None]])
 
@@ -218,7 +217,7 @@ def problem(rows: Sequence[Measurement], mode: PowerMode) -> Problem:
         work=work_of(list(index)),
         counts=counts,
         fixed=np.array([float(row.protocol.fixed) for row in rows]),
-        outputs=np.array([s.outputs / 1e6 * r.protocol.outputs for r, s in zip(rows, sizes, strict=True)]),
+        boxes=np.array([s.boxes / 1e3 * r.protocol.boxes for r, s in zip(rows, sizes, strict=True)]),
         slopes=np.array(
             [np.array(toolchain_slopes(s)) * r.protocol.toolchain for r, s in zip(rows, sizes, strict=True)]
         ),
@@ -233,7 +232,7 @@ def network_size(graph: Graph, kernels: Sequence[Kernel]) -> NetworkSize:
         weights=sum(kernel.weights for kernel in kernels),
         macs=sum(kernel.macs for kernel in kernels),
         pixels=graph.input_shape[1] * graph.input_shape[2],
-        outputs=output_elements(graph),
+        boxes=graph.boxes,
     )
 
 
@@ -263,7 +262,7 @@ class Calibration:
         """Standard deviation of the logarithm of predicted frame times, residual scatter included."""
         relative = gradient / frame[:, None]
         parametric = np.einsum("ij,jk,ik->i", relative, self.covariance, relative)
-        return np.sqrt(parametric + self.residual_sd**2)
+        return np.asarray(np.sqrt(parametric + self.residual_sd**2))
 
 
 def prior() -> tuple[FloatArray, FloatArray]:
@@ -291,7 +290,7 @@ def fit(data: Problem, chosen: FloatArray | None = None, start: FloatArray | Non
     solution = least_squares(residuals, mean if start is None else start, jac=jacobian, xtol=1e-10, ftol=1e-10)
     theta = np.asarray(solution.x, dtype=np.float64)
     normal = jacobian(theta).T @ jacobian(theta)
-    covariance = np.linalg.inv(normal)
+    covariance = np.asarray(np.linalg.inv(normal), dtype=np.float64)
     return Calibration(theta, covariance, _residual_sd(data, theta, covariance, use))
 
 

@@ -2,8 +2,8 @@
 
 A kernel costs its launch plus the smooth maximum of computing and moving data (a roofline):
 
-- computing: `(k^2 c_in / groups + idle_channels) (c_out + idle_channels) (pixels + idle_pixels)` multiply-accumulates at a share of
-  the peak rate; the idle terms are the utilisation of small kernels, which fill tiles and lanes only in part;
+- computing: `(k^2 c_in / groups + idle_channels) (c_out + idle_channels) (pixels + idle_pixels)`
+  multiply-accumulates at a share of the peak rate; the idle terms are the utilisation of small kernels, which fill tiles and lanes only in part;
 - moving: bytes read and written at a share of the memory bandwidth, one share for convolutions, one for
   depthwise convolutions and one for element-wise kernels. A share above 1 means that caches serve a part.
 
@@ -92,13 +92,15 @@ def work_of(kernels: Sequence[Kernel]) -> Work:
         for k in kernels
     ]
     columns = np.array(rows, dtype=np.float64).reshape(-1, 7).T
-    return Work(*columns[:5], columns[5].astype(np.intp), columns[6].astype(np.intp))
+    reduction, pixels, channels, moved, computes = columns[:5]
+    efficiency, bandwidth = columns[5:].astype(np.intp)
+    return Work(reduction, pixels, channels, moved, computes, efficiency, bandwidth)
 
 
 def kernel_ms(work: Work, parameters: FloatArray, rates: Hardware) -> FloatArray:
     """Milliseconds of each kernel."""
     computing, moving = _sides(work, parameters, rates)
-    return _smooth_maximum(computing, moving) + parameters[_LAUNCH] * 1e-3
+    return np.asarray(_smooth_maximum(computing, moving) + parameters[_LAUNCH] * 1e-3)
 
 
 def kernel_gradients(work: Work, parameters: FloatArray, rates: Hardware) -> FloatArray:
@@ -130,9 +132,7 @@ def _sides(work: Work, parameters: FloatArray, rates: Hardware) -> tuple[FloatAr
         * work.computes
     )
     computing = macs / (rates.macs_per_s * parameters[work.efficiency]) * 1e3
-    moving = (
-        work.moved * rates.bytes_per_element / (rates.bytes_per_s * parameters[work.bandwidth]) * 1e3
-    )
+    moving = work.moved * rates.bytes_per_element / (rates.bytes_per_s * parameters[work.bandwidth]) * 1e3
     return computing, moving
 
 

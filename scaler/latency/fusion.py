@@ -18,7 +18,7 @@ A block is a fusion boundary: its last kernel never merges with the next block's
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 
 from scaler.graph.graph import Block, Graph, Node
 from scaler.graph.ops import (
@@ -40,7 +40,7 @@ from scaler.latency.kernels import Kernel, KernelOp
 FUSED_ACTIVATIONS = ("relu", "relu6")
 
 
-@lru_cache(maxsize=None)
+@cache
 def block_kernels(block: Block) -> tuple[Kernel, ...]:
     """The kernels of a block, in execution order."""
     return tuple(_Fuser(block).kernels())

@@ -1,10 +1,11 @@
 """What a published frame time holds beside the engine: the protocol of whoever measured it.
 
-`frame = toolchain x engine + fixed + per_output x outputs`. Frame rates of the YOLO-ReT paper include post-processing
-(decoding, non-maximum suppression on the host), whose cost grows with the numbers that the network puts
-out; its classifiers (Table 1) have the fixed part only; clean engine timings have neither. `toolchain` is the
-authors' unknown software stack relative to clean engine timings, a mild function of the network's weights and
-resolution: careful labs agree within 2 to 5 %, stacks differ by 10 to 20 %.
+`frame = toolchain x engine + fixed + per_box x boxes`. Frame rates of the YOLO-ReT paper include post-processing (decoding
+and non-maximum suppression), whose cost grows with the candidate boxes; they are of 20 classes, and whether more
+classes cost more is not published, so nothing is added for them. The paper's classifiers (Table 1) have the fixed
+part only; clean engine timings have neither. `toolchain` is the authors' unknown software stack relative to clean
+engine timings, a mild function of the network's weights and resolution: careful labs agree within 2 to 5 %, stacks
+differ by 10 to 20 %.
 """
 
 from __future__ import annotations
@@ -12,10 +13,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from scaler.graph.graph import Graph
-from scaler.graph.ops import elements
-
-OVERHEAD_PARAMETERS = ("fixed_ms", "ms_per_million_outputs")
+OVERHEAD_PARAMETERS = ("fixed_ms", "ms_per_thousand_boxes")
 TOOLCHAIN_PARAMETERS = ("toolchain", "toolchain_weights", "toolchain_pixels")
 
 REFERENCE_WEIGHTS = 3e6
@@ -29,15 +27,15 @@ class Protocol(NamedTuple):
 
     name: str
     fixed: bool
-    outputs: bool
+    boxes: bool
     toolchain: bool
 
 
-YOLO_RET = Protocol("yolo-ret", fixed=True, outputs=True, toolchain=True)
+YOLO_RET = Protocol("yolo-ret", fixed=True, boxes=True, toolchain=True)
 """Tables 2 to 5: detectors, batch 1, box post-processing included."""
-YOLO_RET_CLASSIFIER = Protocol("yolo-ret classifier", fixed=True, outputs=False, toolchain=False)
+YOLO_RET_CLASSIFIER = Protocol("yolo-ret classifier", fixed=True, boxes=False, toolchain=False)
 """Table 1."""
-ENGINE = Protocol("engine", fixed=False, outputs=False, toolchain=False)
+ENGINE = Protocol("engine", fixed=False, boxes=False, toolchain=False)
 """The network on the accelerator only, as `trtexec` times it."""
 
 
@@ -47,13 +45,7 @@ class NetworkSize(NamedTuple):
     weights: float
     macs: float
     pixels: float
-    outputs: float
-    """Numbers that the network puts out."""
-
-
-def output_elements(graph: Graph) -> int:
-    """Numbers that a network puts out, which the host decodes."""
-    return sum(elements(graph.placements[place].block.shape) for _, place in graph.outputs)
+    boxes: float
 
 
 def toolchain_slopes(size: NetworkSize) -> tuple[float, float, float]:

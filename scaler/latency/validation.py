@@ -67,6 +67,7 @@ class DeviceReport:
     """How well the model of one device predicts."""
 
     device: str
+    problem: Problem
     calibration: Calibration
     leave_one_network_out: CrossValidation
     leave_one_backbone_out: CrossValidation
@@ -105,6 +106,7 @@ def validate(device: str) -> DeviceReport:
     ours = np.array([not row.fitted for row in data.rows])
     return DeviceReport(
         device,
+        data,
         calibration,
         cross_validate(data, "network"),
         cross_validate(data, "backbone"),

@@ -1,0 +1,1 @@
+"""Finding the Pareto front: evaluation of candidates, exact fronts, and Optuna studies."""

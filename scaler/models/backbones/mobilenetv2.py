@@ -14,7 +14,15 @@ from scaler.graph.ops import BatchNorm, PaddingStyle
 from scaler.models.backbones.trunk import Trunk
 from scaler.models.blocks import classifier_block, conv_block, inverted_residual, round_channels
 
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 """Per stage: expansion, channels at width 1, repeats, stride of the first block."""
 
 HEAD_CHANNELS = 1280

@@ -29,9 +29,7 @@ NORM = BatchNorm(epsilon=1e-5, momentum=0.9)
 def stem_block(shape: Shape) -> Block:
     """7x7 convolution and 3x3 max-pool, both of stride 2."""
     block = BlockBuilder("stem", shape)
-    value = conv_bn(
-        block, "unit", 0, 64, kernel=7, stride=2, activation="relu", norm=NORM, padding="symmetric"
-    )
+    value = conv_bn(block, "unit", 0, 64, kernel=7, stride=2, activation="relu", norm=NORM, padding="symmetric")
     size = block.shape(value)[1]
     block.add("pool", MaxPool(3, 2, pad_for("symmetric", size, 3, 2)), value)
     return block.build()
@@ -44,9 +42,7 @@ def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool) -> B
     out_channels = 4 * width if bottleneck else width
     plan = ((1, width, 1), (3, width, stride), (1, out_channels, 1))
     value, shortcut = 0, 0
-    for index, (kernel, channels, step) in enumerate(
-        plan if bottleneck else ((3, width, stride), (3, width, 1))
-    ):
+    for index, (kernel, channels, step) in enumerate(plan if bottleneck else ((3, width, stride), (3, width, 1))):
         last = index == (2 if bottleneck else 1)
         value = conv_bn(
             block,

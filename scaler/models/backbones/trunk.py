@@ -46,7 +46,5 @@ class Trunk:
                 f"since a block of stride {COARSEST_STRIDE} must remain for the detector's coarsest scale"
             )
         kept = self.placements[: len(self.placements) - drop]
-        taps = {
-            self.stride(place): Tensor(place, placement.block.shape) for place, placement in enumerate(kept)
-        }
+        taps = {self.stride(place): Tensor(place, placement.block.shape) for place, placement in enumerate(kept)}
         return kept, {stride: tap for stride, tap in taps.items() if stride >= FINEST_STRIDE}

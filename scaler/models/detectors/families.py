@@ -20,6 +20,5 @@ class Family:
 
 
 FAMILIES = {
-    family.name: family
-    for family in (Family(name="yolo-ret", configure=yolo_ret.YoloRetConfig, build=yolo_ret.build),)
+    family.name: family for family in (Family(name="yolo-ret", configure=yolo_ret.YoloRetConfig, build=yolo_ret.build),)
 }

@@ -139,4 +139,5 @@ def build(config: YoloRetConfig) -> Graph:
         bifpn_width=bifpn_width(config.backbone, config.width),
         out_channels=yolov3.output_channels(config.classes),
     )
-    return graph.build(config.name, yolov3.add_head(graph, maps, config.classes))
+    outputs = yolov3.add_head(graph, maps, config.classes)
+    return graph.build(config.name, outputs, yolov3.box_count(maps))

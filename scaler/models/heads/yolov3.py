@@ -24,6 +24,11 @@ def output_channels(classes: int) -> int:
     return 3 * (classes + 5)
 
 
+def box_count(levels: dict[int, Tensor]) -> int:
+    """Candidate boxes of all scales: three a cell."""
+    return sum(len(ANCHORS[stride]) * x.shape[1] * x.shape[2] for stride, x in levels.items())
+
+
 @cache
 def output_block(shape: Shape, channels: int) -> Block:
     """The output convolution."""

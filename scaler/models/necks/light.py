@@ -44,13 +44,11 @@ def path_block(incoming: Shape, lateral: Shape, width: int) -> Block:
 
 
 @cache
-def fusion_block(shapes: tuple[Shape, ...], out_channels: int) -> Block:
-    """A BiFPN node: resize all maps to the first one's size, weighted sum, separable 3x3 convolution."""
-    block = BlockBuilder("BiFPN node", *shapes)
+def fusion_block(*shapes: Shape) -> Block:
+    """The sum at a BiFPN node: resize all maps to the first one's size, add them with free weights."""
+    block = BlockBuilder("weighted fusion", *shapes)
     values = [resize(block, f"in{index}", index, shapes[0][1]) for index in range(len(shapes))]
-    value = block.add("sum", WeightedSum(), *values)
-    value = depthwise_bn(block, "depthwise", value, activation="relu6", norm=NORM)
-    conv_bn(block, "point", value, out_channels, activation="relu6", norm=NORM)
+    block.add("sum", WeightedSum(), *values)
     return block.build()
 
 
@@ -90,11 +88,11 @@ def _panet(graph: GraphBuilder, name: str, levels: Levels, out_channels: int) ->
 
 
 def _bifpn_round(graph: GraphBuilder, name: str, levels: Levels, width: int) -> Levels:
-    """Tan et al., "EfficientDet" (CVPR 2020), Figure 2d on three levels."""
+    """Tan et al., "EfficientDet" (CVPR 2020), Figure 2d on three levels, with the detection unit at each node."""
 
     def node(label: str, *inputs: Tensor) -> Tensor:
-        block = fusion_block(tuple(x.shape for x in inputs), width)
-        return graph.add(f"{name}.{label}", block, *inputs)
+        fused = graph.add(f"{name}.{label}_sum", fusion_block(*(x.shape for x in inputs)), *inputs)
+        return graph.add(f"{name}.{label}", detection_unit(fused.shape, width, width), fused)
 
     middle = node("middle16", levels[16], levels[32])
     fine = node("out8", levels[8], middle)
@@ -104,9 +102,7 @@ def _bifpn_round(graph: GraphBuilder, name: str, levels: Levels, width: int) -> 
 
 def _bifpn(graph: GraphBuilder, levels: Levels, repeats: int, width: int, out_channels: int) -> Levels:
     levels = {
-        stride: graph.add(
-            f"neck.lateral.stride{stride}", conv_block(x.shape, width, activation=None, norm=NORM), x
-        )
+        stride: graph.add(f"neck.lateral.stride{stride}", conv_block(x.shape, width, activation=None, norm=NORM), x)
         for stride, x in levels.items()
     }
     for index in range(repeats):
