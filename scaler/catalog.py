@@ -81,9 +81,7 @@ def _folders(kind: Kind) -> list[Path]:
     """Return the folders to look in, the strongest first."""
     chosen = os.environ.get("SCALER_DATA_DIR")
     if chosen and not Path(chosen).is_dir():
-        raise UsageError(
-            f"SCALER_DATA_DIR names {chosen}, which is no folder; create it or unset the variable"
-        )
+        raise UsageError(f"SCALER_DATA_DIR names {chosen}, which is no folder; create it or unset the variable")
     roots = [_PACKAGE / "shipped"]
     if (_PACKAGE.parent / "pyproject.toml").is_file():  # not the site-packages of an installed wheel
         roots.insert(0, _PACKAGE.parent)

@@ -3,7 +3,8 @@
 MACs are multiply-accumulates; FLOPs are 2 x MACs. The memory access cost (MAC in the VoVNet and ShuffleNetV2 papers,
 here `memory_access` to keep the two apart) counts the elements that a convolution reads and writes:
 `h_in w_in c_in + h_out w_out c_out + k^2 c_in c_out / groups`, which is the papers'
-`hw (c_in + c_out) + k^2 c_in c_out / groups` where the stride is 1. The convolutional input/output (CIO, HarDNet Eq. 1) is the same without the weights.
+`hw (c_in + c_out) + k^2 c_in c_out / groups` where the stride is 1. The convolutional
+input/output (CIO, HarDNet Eq. 1) is the same without the weights.
 """
 
 from __future__ import annotations
@@ -142,25 +143,31 @@ def peak_activation_elements(graph: Graph) -> int:
     place. Multiply by the bytes per element and the batch. Runtimes that fuse and reuse buffers come close to
     it, those that do not need more.
     """
-    last_use = {place: index for index, p in enumerate(graph.placements) for place in p.inputs}
+    last_use = [-1] * (len(graph.placements) + 1)  # by place + 1, so that the input is the first
+    for index, (_, _, inputs) in enumerate(graph.placements):
+        for place in inputs:
+            last_use[place + 1] = index
     for _, place in graph.outputs:
-        last_use[place] = len(graph.placements)
-    alive = {-1: elements(graph.input_shape)}
-    peak = live = alive[-1]
-    for index, placement in enumerate(graph.placements):
-        dying = tuple(last_use[place] == index for place in placement.inputs)
-        held = live - sum(alive[place] for place in placement.inputs)
-        peak = max(peak, held + _peak_inside(placement.block, dying))
-        for place, dies in zip(placement.inputs, dying, strict=True):
-            live -= alive.pop(place) if dies else 0
-        alive[index] = elements(placement.block.shape)
-        live += alive[index]
+        last_use[place + 1] = len(graph.placements)
+    sizes = [elements(graph.input_shape)]
+    peak = live = sizes[0]
+    for index, (_, block, inputs) in enumerate(graph.placements):
+        dying = tuple([last_use[place + 1] == index for place in inputs])
+        inside, size = _peak_inside(block, dying)
+        held = live
+        for place, dies in zip(inputs, dying, strict=True):
+            held -= sizes[place + 1]
+            if dies:
+                live -= sizes[place + 1]
+        peak = max(peak, held + inside)
+        sizes.append(size)
+        live += size
     return peak
 
 
 @cache
-def _peak_inside(block: Block, dying: tuple[bool, ...]) -> int:
-    """Peak of a block's own values; inputs that do not die here are held throughout."""
+def _peak_inside(block: Block, dying: tuple[bool, ...]) -> tuple[int, int]:
+    """Peak of a block's own values and the size of its output; inputs that live on are held throughout."""
     count = len(block.input_shapes)
     last_use = {value: index for index, node in enumerate(block.nodes) for value in node.inputs}
     for value, dies in enumerate(dying):
@@ -174,7 +181,7 @@ def _peak_inside(block: Block, dying: tuple[bool, ...]) -> int:
         peak = max(peak, live - (freed if in_place else 0))
         live -= freed
         last_use.setdefault(count + index, len(block.nodes))
-    return peak
+    return peak, elements(block.shape)
 
 
 def weights_mib(cost: Cost, precision: str) -> float:

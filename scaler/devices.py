@@ -277,9 +277,7 @@ def _plain_mode(name: str) -> str:
 
 
 def _unsupported(subject: str, precision: Precision, supported: tuple[Precision, ...]) -> UnsupportedError:
-    return UnsupportedError(
-        f"{subject} has no {precision.upper()} in TensorRT; it supports {', '.join(supported)}"
-    )
+    return UnsupportedError(f"{subject} has no {precision.upper()} in TensorRT; it supports {', '.join(supported)}")
 
 
 def _read(path: Path) -> Device:

@@ -26,6 +26,7 @@ __all__ = [
     "Reader",
     "choice_cell",
     "integer_cell",
+    "make_folder",
     "number_cell",
     "read_csv",
     "read_json",
@@ -66,9 +67,7 @@ def read_text(path: Path | str) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise FileError(
-            path, f"line {line}", "not UTF-8", "expected a text file", "save it as UTF-8"
-        ) from None
+        raise FileError(path, f"line {line}", "not UTF-8", "expected a text file", "save it as UTF-8") from None
     if "\0" in text:
         raise FileError(path, "", "binary", "expected a text file", "name another file")
     if not text.strip():
@@ -118,9 +117,7 @@ def read_json(path: Path | str, *, schema_version: int) -> Reader:
     except ValueError:
         raise FileError(path, "", _TOO_MANY_DIGITS, "expected JSON", "correct the file") from None
     if not isinstance(data, dict):
-        raise FileError(
-            path, "", "the top level is no object", 'expected {"schema_version": …}', "name another file"
-        )
+        raise FileError(path, "", "the top level is no object", 'expected {"schema_version": …}', "name another file")
     return _of_schema(Reader(data, path), schema_version)
 
 
@@ -199,9 +196,21 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
     except FileNotFoundError:
         raise UserError(f"cannot write {path}: there is no folder {Path(path).parent}; create it") from None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot write {path}: {_reason(error)}; what was there before is unchanged"
-        ) from None
+        raise UserError(f"cannot write {path}: {_reason(error)}; what was there before is unchanged") from None
+
+
+def make_folder(path: Path | str) -> None:
+    """Make a folder and those above it, unless it is there; make sure that files can be written into it.
+
+    Raises:
+        UserError: A file is in the way, or this user may not write there.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot make the folder {path}: {_reason(error)}; name another with --out") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write into {path}: permission denied; name another folder with --out")
 
 
 def _write_through(path: Path, content: bytes) -> None:
@@ -249,9 +258,7 @@ def _split_csv(path: Path | str, text: str) -> list[list[str]]:
     try:
         rows = list(lines)
     except csv.Error as error:
-        raise FileError(
-            path, f"line {lines.line_num}", str(error), "expected CSV", "correct this line"
-        ) from None
+        raise FileError(path, f"line {lines.line_num}", str(error), "expected CSV", "correct this line") from None
     width = len(rows[0])
     if lines.line_num == len(rows) and set(map(len, rows)) == {width}:
         return rows
@@ -272,16 +279,12 @@ def _check_header(path: Path | str, header: list[str], columns: Mapping[str, obj
         if name not in columns:
             nearest = nearest_name(name, columns)
             todo = f"did you mean {nearest!r}?" if nearest else "remove it"
-            raise FileError(
-                path, where, f"unknown column {name[:_SHOWN]!r}", f"known: {listed(columns)}", todo
-            )
+            raise FileError(path, where, f"unknown column {name[:_SHOWN]!r}", f"known: {listed(columns)}", todo)
         if name in header[: i - 1]:
             raise FileError(path, where, f"column {name!r} stands twice", todo="remove one of them")
     missing = [name for name in columns if name not in header]
     if missing:
-        raise FileError(
-            path, "line 1", f"missing: {listed(missing)}", f"expected {listed(columns)}", "add it"
-        )
+        raise FileError(path, "line 1", f"missing: {listed(missing)}", f"expected {listed(columns)}", "add it")
 
 
 def _bounded_cell(parse: Callable[[str], N], expected: str, minimum: N, maximum: N) -> Callable[[str], N]:

@@ -76,9 +76,7 @@ class Reader:
         """Return one of the allowed names."""
         return self._get(key, _choice(allowed), default)
 
-    def integer(
-        self, key: str, default: D = _REQUIRED, *, minimum: int = -_INT64, maximum: int = _INT64
-    ) -> int | D:
+    def integer(self, key: str, default: D = _REQUIRED, *, minimum: int = -_INT64, maximum: int = _INT64) -> int | D:
         """Return a whole number; neither ``true`` nor ``3.0`` is one."""
         return self._get(key, _integer(minimum, maximum), default)
 

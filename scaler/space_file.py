@@ -46,14 +46,14 @@ from scaler.errors import FileError, UserError, listed, nearest_name
 from scaler.files import Reader, read_toml
 from scaler.models.detectors.families import FAMILIES
 from scaler.space import Alternative, Parameter, Params, Space, Value, defaults, same, states
+from scaler.space_values import choices, named, scalar, span
 
 __all__ = ["LIMITS", "SCHEMA_VERSION", "list_spaces", "read_space"]
 
 SCHEMA_VERSION = 1
-LIMITS = ("params", "macs", "weights_mib", "peak_activation_mib")
-"""What `[limits]` may bound from above: a count, a count, MiB, MiB."""
+LIMITS = ("params", "macs", "memory_mib")
+"""What `[limits]` may bound from above: a count, a count, MiB of weights and peak activations together."""
 
-_MOST_VALUES = 1000  # of one parameter: far above any use, so that a slip does not fill the memory
 _MOST_STATES = 20_000  # in which the conditions of a file can stand
 
 
@@ -93,7 +93,8 @@ def _read_limits(reader: Reader) -> dict[str, float]:
     table = reader.table("limits", None)
     if table is None:
         return {}
-    return {key: table.number(key, minimum=0) for key in LIMITS if key in table.keys}
+    given = {key: table.number(key, None, minimum=0) for key in LIMITS}
+    return {key: limit for key, limit in given.items() if limit is not None}
 
 
 class _Draft:
@@ -115,7 +116,7 @@ class _Draft:
 
     def add_fixed(self, table: Reader, name: str) -> None:
         self._check_name(table, name)
-        value = _scalar(table, name, self.types[name])
+        value = scalar(table, name, self.types[name])
         option = Alternative(values=(value,), when={}, step=None, named={})
         self.places[name] = [table]
         self._parameters[name] = Parameter(name=name, alternatives=(option,))
@@ -128,6 +129,8 @@ class _Draft:
         readers = table.tables(name, at_least=1) if several else (table.table(name),)
         self.places[name] = list(readers)
         options = tuple(self._alternative(reader, name) for reader in readers)
+        for reader, option in zip(readers, options, strict=True):
+            self._check_texts(reader, name, option.values)
         self._parameters[name] = Parameter(name=name, alternatives=options)
 
     def checked_size(self) -> int:
@@ -139,8 +142,12 @@ class _Draft:
                 raise self.reader.error(f"parameters.{name}", "missing", f"{self.family} has no default", "add it")
         for parameter, ways in states(self.parameters):
             if len(ways) > _MOST_STATES:
-                raise self.reader.error("parameters", "the conditions can stand in too many ways",
-                                        f"allowed are {_MOST_STATES:,}", "let fewer parameters have conditions")  # fmt: skip
+                raise self.reader.error(
+                    "parameters",
+                    "the conditions can stand in too many ways",
+                    f"allowed are {_MOST_STATES:,}",
+                    "let fewer parameters have conditions",
+                )
             if parameter is None:
                 return sum(ways.values())
             self._check_conditions(parameter, [dict(way) for way in ways], parameter.name in required)
@@ -153,15 +160,27 @@ class _Draft:
             holding = [i for i, option in enumerate(parameter.alternatives) if option.holds(way)]
             met.update(holding)
             if len(holding) > 1:
-                raise places[holding[1]].error("when", f"holds together with that of {places[holding[0]].where}"
-                                               f"{_given(way)}", "at most one may hold", "narrow one of them")  # fmt: skip
+                raise places[holding[1]].error(
+                    "when",
+                    f"holds together with that of {places[holding[0]].where}{_given(way)}",
+                    "at most one may hold",
+                    "narrow one of them",
+                )
             if required and not holding:
-                raise self.reader.error(f"parameters.{parameter.name}", f"has no value{_given(way)}",
-                                        f"{self.family} has no default for it", "add an alternative")  # fmt: skip
+                raise self.reader.error(
+                    f"parameters.{parameter.name}",
+                    f"has no value{_given(way)}",
+                    f"{self.family} has no default for it",
+                    "add an alternative",
+                )
         for i, place in enumerate(places):
             if i not in met:
-                raise place.error("when", "can never hold", "expected a condition that some candidate meets",
-                                  "correct it or remove this table")  # fmt: skip
+                raise place.error(
+                    "when",
+                    "can never hold",
+                    "expected a condition that some candidate meets",
+                    "correct it or remove this table",
+                )
 
     def _check_name(self, table: Reader, name: str) -> None:
         if name not in self.types:
@@ -169,18 +188,35 @@ class _Draft:
             todo = f"did you mean {nearest!r}?" if nearest else "remove it"
             raise table.error(name, f"unknown parameter of {self.family}", f"known: {listed(self.types)}", todo)
 
+    def _check_texts(self, place: Reader, name: str, values: Sequence[Value]) -> None:
+        """Refuse a text that the family does not know, before a condition stumbles over it."""
+        base = {known: self._parameters[known].alternatives[0].values[0] for known in self._parameters}
+        required = {
+            known: base[known] for known, usual in defaults(self.family).items() if usual == "" and known in base
+        }
+        for i, value in enumerate(values if self.types[name] is str else ()):
+            try:
+                FAMILIES[self.family].configure(**{**required, name: value}, classes=1)
+            except UserError as error:
+                if repr(value) in str(error):
+                    raise place.error(f"choices[{i}]", str(error), todo="correct it") from None
+
     def _alternative(self, reader: Reader, name: str) -> Alternative:
         kind = self.types[name]
         given = [key for key in ("choices", "range") if key in reader.keys]
         if len(given) != 1:
-            raise reader.error("", f"{len(given)} of `choices` and `range`", "expected one of them",
-                               "write choices = [...] or range = [first, last, step]")  # fmt: skip
+            raise reader.error(
+                "",
+                f"{len(given)} of `choices` and `range`",
+                "expected one of them",
+                "write choices = [...] or range = [first, last, step]",
+            )
         step: int | float | None = None
         if given == ["choices"]:
-            values = _choices(reader, kind)
+            values = choices(reader, kind)
         else:
-            values, step = _range(reader, name, kind)
-        return Alternative(values=values, when=self._when(reader, name), step=step, named=_named(reader, values, kind))
+            values, step = span(reader, name, kind)
+        return Alternative(values=values, when=self._when(reader, name), step=step, named=named(reader, values, kind))
 
     def _when(self, reader: Reader, name: str) -> dict[str, tuple[Value, ...]]:
         table = reader.table("when", None)
@@ -213,72 +249,6 @@ class _Draft:
                 raise table.error(place, "stands twice", todo="remove one of them")
             found.append(value)
         return tuple(found)
-
-
-def _choices(reader: Reader, kind: type) -> tuple[Value, ...]:
-    values: tuple[Value, ...]
-    if kind is bool:
-        raw = reader.raw("choices")
-        if not isinstance(raw, list) or not raw or not all(isinstance(item, bool) for item in raw):
-            raise reader.error("choices", "not a list of true and false", "expected [false, true]", "write it so")
-        values = tuple(raw)
-    elif kind is str:
-        values = reader.strings("choices", at_least=1)
-    elif kind is int:
-        values = reader.integers("choices", at_least=1)
-    else:
-        values = reader.numbers("choices", at_least=1)
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            raise reader.error(f"choices[{i}]", f"{value!r} stands twice", todo="remove one of them")
-    if len(values) > _MOST_VALUES:
-        raise reader.error("choices", f"{len(values)} values", f"expected at most {_MOST_VALUES}", "remove some")
-    return values if kind in (str, bool) else tuple(sorted(values))
-
-
-def _range(reader: Reader, name: str, kind: type) -> tuple[tuple[Value, ...], int | float]:
-    if kind in (str, bool):
-        raise reader.error("range", f"{name} is no number", "expected choices", "write choices = [...]")
-    bounds = reader.integers("range") if kind is int else reader.numbers("range")
-    if len(bounds) != 3:
-        raise reader.error("range", f"{len(bounds)} numbers", "expected [first, last, step]", "write these three")
-    low, high, step = bounds
-    if step <= 0 or low > high:
-        what = "the step is not above 0" if step <= 0 else f"first {low} is above last {high}"
-        raise reader.error("range", what, "expected [first, last, step]", "correct it")
-    steps = (high - low) / step
-    if steps > _MOST_VALUES - 1:
-        raise reader.error("range", "too many values", f"expected at most {_MOST_VALUES}", "take a larger step")
-    if abs(steps - round(steps)) > 1e-6:
-        reachable = low + int(steps) * step
-        raise reader.error("range", f"steps of {step} from {low} miss {high}", "expected a last value that is reached",
-                           f"for instance {reachable:g}")  # fmt: skip
-    count = round(steps) + 1
-    if kind is int:
-        return tuple(low + i * step for i in range(count)), step
-    return tuple(round(low + i * step, 10) for i in range(count)), step
-
-
-def _named(reader: Reader, values: Sequence[Value], kind: type) -> dict[str, Value]:
-    table = reader.table("named", None)
-    if table is None:
-        return {}
-    found: dict[str, Value] = {}
-    for key in table.keys:
-        value = _scalar(table, key, kind)
-        if value not in values:
-            raise table.error(key, f"{value!r} is not a value here", f"expected one of {listed(map(str, values))}",
-                              "correct it or add the value")  # fmt: skip
-        found[key] = value
-    return found
-
-
-def _scalar(table: Reader, key: str, kind: type) -> Value:
-    if kind is bool:
-        return table.boolean(key)
-    if kind is str:
-        return table.string(key)
-    return table.integer(key) if kind is int else table.number(key)
 
 
 def _given(params: Params) -> str:

@@ -191,9 +191,7 @@ def _named(theta: FloatArray) -> Parameters[FloatArray]:
 def _size_law(p: Parameters[FloatArray], ln_params: FloatArray) -> FloatArray:
     too_small = np.logaddexp(0.0, (p.collapse_at - ln_params) / p.collapse_width)
     size: FloatArray = (
-        p.level
-        + p.per_ln_params * (ln_params - _LEVEL_LN_PARAMS)
-        - p.collapse_slope * p.collapse_width * too_small
+        p.level + p.per_ln_params * (ln_params - _LEVEL_LN_PARAMS) - p.collapse_slope * p.collapse_width * too_small
     )
     return size
 

@@ -22,8 +22,7 @@ _FIRST_STEP = (20.0, 90.0)  # AP50 of the smallest knot of a family
 _NEXT_STEP = (0.0, 20.0)  # gain to the next larger one: never negative
 _START = {_FIRST_STEP: 50.0, _NEXT_STEP: 1.0}
 _STEPS = tuple(
-    _FIRST_STEP if i == 0 or knot.efficient != KNOTS[i - 1].efficient else _NEXT_STEP
-    for i, knot in enumerate(KNOTS)
+    _FIRST_STEP if i == 0 or knot.efficient != KNOTS[i - 1].efficient else _NEXT_STEP for i, knot in enumerate(KNOTS)
 )
 _BOUNDS = np.array([*((prior.low, prior.high) for prior in PRIORS), *_STEPS]).T
 _BELIEF = np.array([(prior.mean, prior.sd) for prior in PRIORS]).T

@@ -47,11 +47,8 @@ class Block:
     """What it is, in the field's words: `inverted residual`, `mbconv`, ..."""
     input_shapes: tuple[Shape, ...]
     nodes: tuple[Node, ...]
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the output."""
-        return self.nodes[-1].shape
+    shape: Shape
+    """Of the output."""
 
     def value_shape(self, value: int) -> Shape:
         """Shape of a value by its index: inputs first, then nodes."""
@@ -143,7 +140,7 @@ class BlockBuilder:
 
     def build(self) -> Block:
         """The finished block; its output is the node added last."""
-        return Block(self._kind, self._inputs, tuple(self._nodes))
+        return Block(self._kind, self._inputs, tuple(self._nodes), self._shapes[-1])
 
 
 class GraphBuilder:
@@ -164,10 +161,10 @@ class GraphBuilder:
         Raises:
             ValueError: The tensors do not have the shapes that the block was built for.
         """
-        shapes = tuple(tensor.shape for tensor in inputs)
+        shapes = tuple([tensor.shape for tensor in inputs])
         if shapes != block.input_shapes:
             raise ValueError(f"{name}: block built for {block.input_shapes}, given {shapes}")
-        self._placements.append(Placement(name, block, tuple(tensor.producer for tensor in inputs)))
+        self._placements.append(Placement(name, block, tuple([tensor.producer for tensor in inputs])))
         return Tensor(len(self._placements) - 1, block.shape)
 
     def build(self, name: str, outputs: Sequence[tuple[str, Tensor]], boxes: int = 0) -> Graph:

@@ -9,7 +9,7 @@ import numpy as np
 
 from scaler.devices import load_device
 from scaler.latency.calibration import PRECISION
-from scaler.latency.device_model import kernel_gradients, kernel_ms, work_of
+from scaler.latency.device_model import kernel_ms_and_gradients, work_of
 from scaler.latency.fusion import graph_kernels
 from scaler.latency.kernels import Kernel
 from scaler.latency.table import Entry, LatencyTable, TableInfo
@@ -28,9 +28,9 @@ def build_table(report: DeviceReport) -> LatencyTable:
     seen = Counter[Kernel]()
     for graph in {row.graph.name: row.graph for row in data.rows}.values():
         seen.update(set(graph_kernels(graph)))
-    work = work_of(list(seen))
-    ms = kernel_ms(work, calibration.engine, data.rates)
-    gradients = kernel_gradients(work, calibration.engine, data.rates)
+    kernels = sorted(seen)
+    work = work_of(kernels)
+    ms, gradients = kernel_ms_and_gradients(work, calibration.engine, data.rates)
     engine_covariance = calibration.covariance[: gradients.shape[1], : gradients.shape[1]]
     spread = Z_90 * np.sqrt(np.einsum("ij,jk,ik->i", gradients, engine_covariance, gradients))
     info = TableInfo(
@@ -52,8 +52,8 @@ def build_table(report: DeviceReport) -> LatencyTable:
         validation=summary(report),
     )
     entries = {
-        kernel: Entry(float(t) * 1e3, float(s) * 1e3, count, "calibrated")
-        for (kernel, count), t, s in zip(seen.items(), ms, spread, strict=True)
+        kernel: Entry(float(t) * 1e3, float(s) * 1e3, seen[kernel], "calibrated")
+        for kernel, t, s in zip(kernels, ms, spread, strict=True)
     }
     return LatencyTable(info=info, entries=entries)
 

@@ -23,8 +23,7 @@ from scaler.latency.device_model import (
     Hardware,
     Work,
     hardware,
-    kernel_gradients,
-    kernel_ms,
+    kernel_ms_and_gradients,
     work_of,
 )
 from scaler.latency.fusion import graph_kernels
@@ -179,9 +178,8 @@ class Problem:
 
     def predict(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Frame times in ms and their derivatives `[networks, parameters]`."""
-        engine = self.counts @ kernel_ms(self.work, np.exp(theta[:_ENGINE]), self.rates)
-        gradient = self.counts @ kernel_gradients(self.work, np.exp(theta[:_ENGINE]), self.rates)
-        return compose(theta, engine, gradient, self.fixed, self.boxes, self.slopes)
+        ms, gradients = kernel_ms_and_gradients(self.work, np.exp(theta[:_ENGINE]), self.rates)
+        return compose(theta, self.counts @ ms, self.counts @ gradients, self.fixed, self.boxes, self.slopes)
 
 
 def compose(

@@ -3,7 +3,8 @@
 A kernel costs its launch plus the smooth maximum of computing and moving data (a roofline):
 
 - computing: `(k^2 c_in / groups + idle_channels) (c_out + idle_channels) (pixels + idle_pixels)`
-  multiply-accumulates at a share of the peak rate; the idle terms are the utilisation of small kernels, which fill tiles and lanes only in part;
+  multiply-accumulates at a share of the peak rate; the idle terms are the utilisation of small kernels, which
+  fill tiles and lanes only in part;
 - moving: bytes read and written at a share of the memory bandwidth, one share for convolutions, one for
   depthwise convolutions and one for element-wise kernels. A share above 1 means that caches serve a part.
 
@@ -103,23 +104,24 @@ def kernel_ms(work: Work, parameters: FloatArray, rates: Hardware) -> FloatArray
     return np.asarray(_smooth_maximum(computing, moving) + parameters[_LAUNCH] * 1e-3)
 
 
-def kernel_gradients(work: Work, parameters: FloatArray, rates: Hardware) -> FloatArray:
-    """Derivatives of `kernel_ms` with respect to the logarithms of the parameters, `[kernels, 8]`."""
+def kernel_ms_and_gradients(work: Work, parameters: FloatArray, rates: Hardware) -> tuple[FloatArray, FloatArray]:
+    """Milliseconds of each kernel, and `[kernels, 8]` derivatives with respect to the parameters' logarithms."""
     computing, moving = _sides(work, parameters, rates)
-    roof = np.maximum(_smooth_maximum(computing, moving), 1e-30)
-    by_computing = computing * (computing / roof) ** (_SHARPNESS - 1)
-    by_moving = moving * (moving / roof) ** (_SHARPNESS - 1)
-    idle_pixels, idle_channels = parameters[_PIXELS], parameters[_CHANNELS]
+    roof = _smooth_maximum(computing, moving)
+    launch, idle_pixels, idle_channels = (parameters[i] for i in (_LAUNCH, _PIXELS, _CHANNELS))
+    below = np.maximum(roof, 1e-30) ** (_SHARPNESS - 1)
+    by_computing = computing**_SHARPNESS / below
+    by_moving = moving**_SHARPNESS / below
     rows = np.arange(len(computing))
     gradients = np.zeros((len(computing), len(ENGINE_PARAMETERS)))
-    gradients[:, _LAUNCH] = parameters[_LAUNCH] * 1e-3
+    gradients[:, _LAUNCH] = launch * 1e-3
     gradients[rows, work.efficiency] -= by_computing
     gradients[rows, work.bandwidth] -= by_moving
-    gradients[:, _PIXELS] = by_computing * idle_pixels / (work.pixels + idle_pixels)
+    gradients[:, _PIXELS] = by_computing * (idle_pixels / (work.pixels + idle_pixels))
     gradients[:, _CHANNELS] = by_computing * (
         idle_channels / (work.reduction + idle_channels) + idle_channels / (work.channels + idle_channels)
     )
-    return gradients
+    return roof + launch * 1e-3, gradients
 
 
 def _sides(work: Work, parameters: FloatArray, rates: Hardware) -> tuple[FloatArray, FloatArray]:

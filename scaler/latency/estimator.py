@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,8 +22,8 @@ from scaler.latency.device_model import (
     ENGINE_PARAMETERS,
     FloatArray,
     hardware,
-    kernel_gradients,
     kernel_ms,
+    kernel_ms_and_gradients,
     work_of,
 )
 from scaler.latency.fusion import block_kernels
@@ -109,6 +110,12 @@ class Estimator:
         self._sums = np.zeros((1024, _GRADIENT + len(ENGINE_PARAMETERS)))
 
     @property
+    def fingerprint(self) -> str:
+        """8 hexadecimal digits that change with whatever the predictions depend on."""
+        content = (self.calibration.theta.tobytes(), repr(self._rates), repr(sorted(self._entries.items())))
+        return blake2b(repr(content).encode(), digest_size=4).hexdigest()
+
+    @property
     def fallback(self) -> KernelSource:
         """Where kernels that the table lacks come from."""
         return "roofline" if self.provenance == "estimated" else "model"
@@ -116,11 +123,15 @@ class Estimator:
     def kernel_times(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Engine milliseconds of kernels, the authors' toolchain apart, and whether the table has each."""
         ms = kernel_ms(work_of(kernels), self.calibration.engine, self._rates)
-        found = np.array([kernel in self._entries for kernel in kernels], dtype=bool)
-        for place, kernel in enumerate(kernels):
-            if entry := self._entries.get(kernel):
+        return ms, self._look_up(kernels, ms)
+
+    def _look_up(self, kernels: Sequence[Kernel], ms: FloatArray) -> npt.NDArray[np.bool_]:
+        """Put the table's times into `ms` where it has them; returns where."""
+        entries = [self._entries.get(kernel) for kernel in kernels]
+        for place, entry in enumerate(entries):
+            if entry is not None:
                 ms[place] = entry.latency_us * 1e-3
-        return ms, found
+        return np.array([entry is not None for entry in entries])
 
     def sums(self, graph: Graph) -> Sums:
         """Add up a network's blocks; blocks seen before cost one look-up."""
@@ -141,8 +152,8 @@ class Estimator:
         kernels = block_kernels(block)
         if not kernels:
             return np.zeros(self._sums.shape[1])
-        ms, found = self.kernel_times(kernels)
-        gradients = kernel_gradients(work_of(kernels), self.calibration.engine, self._rates)
+        ms, gradients = kernel_ms_and_gradients(work_of(kernels), self.calibration.engine, self._rates)
+        found = self._look_up(kernels, ms)
         head = [ms.sum(), ms[found].sum(), sum(k.weights for k in kernels), sum(k.macs for k in kernels)]
         return np.concatenate([head, gradients.sum(axis=0)])
 

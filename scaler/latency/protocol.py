@@ -1,11 +1,11 @@
 """What a published frame time holds beside the engine: the protocol of whoever measured it.
 
-`frame = toolchain x engine + fixed + per_box x boxes`. Frame rates of the YOLO-ReT paper include post-processing (decoding
-and non-maximum suppression), whose cost grows with the candidate boxes; they are of 20 classes, and whether more
-classes cost more is not published, so nothing is added for them. The paper's classifiers (Table 1) have the fixed
-part only; clean engine timings have neither. `toolchain` is the authors' unknown software stack relative to clean
-engine timings, a mild function of the network's weights and resolution: careful labs agree within 2 to 5 %, stacks
-differ by 10 to 20 %.
+`frame = toolchain x engine + fixed + per_box x boxes`. Frame rates of the YOLO-ReT paper include post-processing
+(decoding and non-maximum suppression), whose cost grows with the candidate boxes; they are of 20 classes, and
+whether more classes cost more is not published, so nothing is added for them. The paper's classifiers (Table 1)
+have the fixed part only; clean engine timings have neither. `toolchain` is the authors' unknown software stack
+relative to clean engine timings, a mild function of the network's weights and resolution: careful labs agree
+within 2 to 5 %, stacks differ by 10 to 20 %.
 """
 
 from __future__ import annotations

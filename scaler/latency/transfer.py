@@ -13,11 +13,14 @@ from dataclasses import replace
 import numpy as np
 
 from scaler.devices import Device, load_device
-from scaler.latency.calibration import Calibration, Problem, measurements, problem
+from scaler.latency.calibration import CALIBRATED_DEVICES, Calibration, calibrate, measurements, problem
 
 ESTIMATE_LOG_SD = 0.25
 """Standard deviation of the logarithm of an estimated time: above the largest of the leaps that
 `scaler tables validate` prints (tests/test_latency_transfer.py)."""
+
+CHECKED_DEVICES = ("tx2", "agx-orin")
+"""Estimated devices of which engine times are published: too few to fit, enough to check."""
 
 
 def has_tensor_cores(device: Device) -> bool:
@@ -47,18 +50,14 @@ def as_estimate(calibration: Calibration) -> Calibration:
     return replace(calibration, residual_sd=ESTIMATE_LOG_SD)
 
 
-def leaps(problems: Mapping[str, Problem], calibrated: Mapping[str, Calibration]) -> dict[str, float]:
-    """Root mean square of log(predicted / measured) of every leap to a device that has measurements.
-
-    Args:
-        problems: The calibrated devices' measurements.
-        calibrated: Their fits.
-    """
+def leaps() -> dict[str, float]:
+    """Root mean square of log(predicted / measured) of every leap to a device that has measurements."""
+    fitted = {name: calibrate(name) for name in CALIBRATED_DEVICES}
+    calibrated = {name: calibration for name, (_, calibration) in fitted.items()}
     found: dict[str, float] = {}
-    for name in (*problems, "tx2", "agx-orin"):
-        sources = donors(load_device(name), calibrated)
-        if sources:
-            data = problems.get(name) or problem(measurements(name), load_device(name).mode())
+    for name in (*CALIBRATED_DEVICES, *CHECKED_DEVICES):
+        if sources := donors(load_device(name), calibrated):
+            data = fitted[name][0] if name in fitted else problem(measurements(name), load_device(name).mode())
             frame, _ = data.predict(mean_of(sources).theta)
             found[name] = float(np.sqrt(np.mean(np.log(frame / data.ms) ** 2)))
     return found

@@ -52,6 +52,10 @@ class CrossValidation:
         """Share of measurements inside their 90 % interval."""
         return float(np.mean([p.covered for p in self.rows]))
 
+    def within(self, share: float) -> float:
+        """Share of measurements whose error is at most `share`."""
+        return float(np.mean([abs(p.error) <= share for p in self.rows]))
+
     @property
     def half_width(self) -> float:
         """Mean half width of the intervals relative to the prediction."""

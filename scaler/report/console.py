@@ -51,8 +51,7 @@ def print_result(
         _print_device(screen, result, device, rows)
     _print_model(screen, "accuracy", result.accuracy_model)
     screen.line(
-        f"AP differences under {result.noise_ap:g} are noise in the source data. "
-        "± is half of the 90 % interval.",
+        f"AP differences under {result.noise_ap:g} are noise in the source data. ± is half of the 90 % interval.",
         "dim",
     )
     screen.line(_origin(result), "dim")

@@ -28,7 +28,12 @@ _EXPLORED = re.compile(r'"explored": \[\]')
 
 
 def write_json(result: SearchResult, path: Path) -> None:
-    """Write the whole result as strict JSON, which `scaler.search.result_file.read_result` reads back.
+    """Write the whole result as `json_text`."""
+    write_atomic(path, json_text(result))
+
+
+def json_text(result: SearchResult) -> str:
+    """The whole result as strict JSON, which `scaler.search.result_file.read_result` reads back.
 
     Raises:
         ValueError: A figure is not finite: a fault of the search, named by its path.
@@ -42,7 +47,7 @@ def write_json(result: SearchResult, path: Path) -> None:
             raise ValueError(f"{name.removeprefix('.')} is {value}: a search result has only finite figures")
     points = iter([_points(device) for device in result.devices])
     text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, _EXPLORED.sub(lambda _: f'"explored": {next(points)}', text) + "\n")
+    return _EXPLORED.sub(lambda _: f'"explored": {next(points)}', text) + "\n"
 
 
 def _points(device: DeviceResult) -> str:
@@ -73,9 +78,7 @@ def _rows(result: SearchResult, device: DeviceResult) -> Iterator[dict[str, Cell
         yield _row(result, device, device.nearest, None)
 
 
-def _row(
-    result: SearchResult, device: DeviceResult, candidate: Candidate, rank: int | None
-) -> dict[str, Cell]:
+def _row(result: SearchResult, device: DeviceResult, candidate: Candidate, rank: int | None) -> dict[str, Cell]:
     return {
         "device": device.device,
         "power_mode": device.power_mode,

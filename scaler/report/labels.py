@@ -148,9 +148,7 @@ def _shared(box: Box, others: Any) -> float:
 def _texts(axes: Axes, renderer: RendererBase) -> Iterator[Box]:
     legend = axes.get_legend()
     boxes = [] if legend is None else [legend.get_window_extent(renderer)]
-    boxes += [
-        line.get_window_extent(renderer).padded(1.5) for line in axes.lines if line.get_linestyle() == "--"
-    ]
+    boxes += [line.get_window_extent(renderer).padded(1.5) for line in axes.lines if line.get_linestyle() == "--"]
     boxes += [text.get_window_extent(renderer) for text in axes.texts]
     for box in boxes:
         yield box.x0, box.y0, box.x1, box.y1

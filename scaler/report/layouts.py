@@ -98,9 +98,7 @@ def _medium(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ..
     return (
         *_places(device),
         *_parameters(rows, short=True),
-        Field(
-            _ap_title(result), lambda row: _extrapolated(row, _plus_minus(row.candidate.ap, "{:.1f}".format))
-        ),
+        Field(_ap_title(result), lambda row: _extrapolated(row, _plus_minus(row.candidate.ap, "{:.1f}".format))),
         Field("frame", lambda row: number(frame_ms(row.candidate).mean)),
         Field("engine", lambda row: number(row.candidate.engine_ms.mean)),
         Field("FPS", lambda row: _plus_minus(row.candidate.fps, number)),
@@ -187,9 +185,7 @@ def _frame_over_engine(row: FrontRow) -> str:
     return f"{number(frame_ms(row.candidate).mean)}\n{number(row.candidate.engine_ms.mean)}"
 
 
-def _table(
-    text: Texts, device: DeviceResult, rows: tuple[FrontRow, ...], fields: tuple[Field, ...], gap: int
-) -> Table:
+def _table(text: Texts, device: DeviceResult, rows: tuple[FrontRow, ...], fields: tuple[Field, ...], gap: int) -> Table:
     table = _frame(gap)
     for field in fields:
         table.add_column(

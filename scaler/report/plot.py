@@ -86,9 +86,7 @@ def _figure(results: Sequence[SearchResult]) -> Figure:
 def _draw_device(axes: Axes, device: DeviceResult, colour: str, area: Extent, *, many: bool) -> list[Label]:
     explored = [point for point in thinned(device.explored) if area.holds(*point)]
     x, y = [point[0] for point in explored], [point[1] for point in explored]
-    axes.scatter(
-        x, y, s=5 if len(explored) < 2000 else 3, color=colour, alpha=0.16, linewidths=0, rasterized=True
-    )
+    axes.scatter(x, y, s=5 if len(explored) < 2000 else 3, color=colour, alpha=0.16, linewidths=0, rasterized=True)
     _draw_front(axes, device.front, colour)
     labels = _draw_marks(axes, device, colour)
     published = [r for r in device.references if r.published_fps is not None]

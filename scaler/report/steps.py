@@ -28,9 +28,7 @@ def next_steps(result: SearchResult, folder: Path | None = None) -> tuple[Step, 
     if device is None:
         return ()
     if folder is None:
-        return (
-            Step(f"{result.command} --out results", "write CSV, JSON, pictures and the interactive page"),
-        )
+        return (Step(f"{result.command} --out results", "write CSV, JSON, pictures and the interactive page"),)
     pareto = shlex.quote((folder / "pareto.json").as_posix())
     chosen = device.pick or (device.nearest.id if device.nearest else device.knee)
     steps = []

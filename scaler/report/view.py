@@ -96,10 +96,7 @@ def _candidate(
         "label": label(candidate.params),
         "head": " ".join(head),
         "tail": " · ".join(tail),
-        "cells": [
-            {"text": column.text(candidate.params), "order": column.order(candidate.params)}
-            for column in found
-        ],
+        "cells": [{"text": column.text(candidate.params), "order": column.order(candidate.params)} for column in found],
         "roles": _roles(device, candidate),
         "reaches": reaches(candidate, device),
         "outside": _doubts(candidate),
@@ -153,11 +150,7 @@ def _coverage(coverage: Coverage) -> list[View]:
         ("fitted kernel model", coverage.model),
         ("roofline", coverage.roofline),
     )
-    return [
-        {"name": name, "share": share, "text": f"{100 * share:.0f} %"}
-        for name, share in parts
-        if share > 5e-4
-    ]
+    return [{"name": name, "share": share, "text": f"{100 * share:.0f} %"} for name, share in parts if share > 5e-4]
 
 
 def _share(share: Share) -> View:
@@ -199,9 +192,7 @@ def _card(subject: str, card: ModelCard) -> View:
 
 
 def _search_facts(result: SearchResult) -> list[View]:
-    limits = ", ".join(
-        f"{_LIMITS.get(k, k.replace('_', ' '))} ≤ {count(v)}" for k, v in result.limits.items()
-    )
+    limits = ", ".join(f"{_LIMITS.get(k, k.replace('_', ' '))} ≤ {count(v)}" for k, v in result.limits.items())
     facts = (
         ("Space", f"{result.space}, {result.space_size:,} candidates"),
         ("Trials", f"{result.trials:,}, of them {result.distinct:,} distinct"),

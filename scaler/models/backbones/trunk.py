@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
+from types import MappingProxyType
 
 from scaler.errors import UnsupportedError
 from scaler.graph.graph import Placement, Tensor
@@ -12,7 +15,7 @@ FINEST_STRIDE = 4
 COARSEST_STRIDE = 32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Trunk:
     """A complete backbone: blocks one after the other, each feeding the next.
 
@@ -28,14 +31,14 @@ class Trunk:
         """Total stride of a block's output."""
         return self.input_shape[1] // self.placements[place].block.shape[1]
 
-    @property
+    @cached_property
     def max_drop(self) -> int:
         """How many trailing blocks can be dropped while a block of stride 32 remains."""
         coarse = sum(self.stride(place) == COARSEST_STRIDE for place in range(len(self.placements)))
         return coarse - 1
 
-    def truncated(self, drop: int) -> tuple[tuple[Placement, ...], dict[int, Tensor]]:
-        """The blocks that stay, and the tapped tensor of each stride from 4 to 32.
+    def truncated(self, drop: int) -> tuple[tuple[Placement, ...], Mapping[int, Tensor]]:
+        """The blocks that stay, and the tapped tensor of each stride from 4 to 32; computed once per cut.
 
         Raises:
             UnsupportedError: No feature map of stride 32 would be left.
@@ -45,6 +48,11 @@ class Trunk:
                 f"{self.name}: cannot drop {drop} trailing blocks; allowed are 0 to {self.max_drop}, "
                 f"since a block of stride {COARSEST_STRIDE} must remain for the detector's coarsest scale"
             )
-        kept = self.placements[: len(self.placements) - drop]
-        taps = {self.stride(place): Tensor(place, placement.block.shape) for place, placement in enumerate(kept)}
-        return kept, {stride: tap for stride, tap in taps.items() if stride >= FINEST_STRIDE}
+        return _cut(self, drop)
+
+
+@cache
+def _cut(trunk: Trunk, drop: int) -> tuple[tuple[Placement, ...], Mapping[int, Tensor]]:
+    kept = trunk.placements[: len(trunk.placements) - drop]
+    taps = {trunk.stride(place): Tensor(place, placement.block.shape) for place, placement in enumerate(kept)}
+    return kept, MappingProxyType({stride: tap for stride, tap in taps.items() if stride >= FINEST_STRIDE})

@@ -8,6 +8,7 @@ configuration (tests/test_yolo_ret_counts.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import get_args
 
 from scaler.errors import UnsupportedError, UsageError, unknown_name
@@ -99,14 +100,10 @@ def trunk(backbone: str, width: float, resolution: int) -> Trunk:
     return efficientnet.trunk(backbone.removeprefix("efficientnet-"), resolution)
 
 
-_DROPS: dict[str, int] = {}
-
-
+@cache
 def max_drop(backbone: str) -> int:
     """How many trailing blocks may be dropped."""
-    if backbone not in _DROPS:
-        _DROPS[backbone] = trunk(backbone, 1.0, RESOLUTIONS[0]).max_drop
-    return _DROPS[backbone]
+    return trunk(backbone, 1.0, RESOLUTIONS[0]).max_drop
 
 
 def published_drop(backbone: str) -> int:

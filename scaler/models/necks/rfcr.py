@@ -7,6 +7,7 @@ a depthwise-separable block to 96 channels, redistribution by concatenation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from scaler.graph.graph import Block, BlockBuilder, GraphBuilder, Tensor
@@ -53,7 +54,7 @@ def redistribute_block(feature: Shape, mixed: Shape) -> Block:
 
 
 def add_rfcr(
-    graph: GraphBuilder, taps: dict[int, Tensor], strides: tuple[int, ...], *, kernel: int, shortcut: bool
+    graph: GraphBuilder, taps: Mapping[int, Tensor], strides: tuple[int, ...], *, kernel: int, shortcut: bool
 ) -> dict[int, Tensor]:
     """Collect the maps of `strides` (and of stride 4 with `shortcut`) and redistribute to `strides`."""
     sources = [taps[stride] for stride in sorted(strides, reverse=True)]

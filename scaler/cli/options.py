@@ -1,0 +1,47 @@
+"""Options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Precision = Annotated[str, typer.Option("--precision", help="Precision of the engine: fp32, fp16 or int8.")]
+PowerMode = Annotated[
+    str | None, typer.Option("--power-mode", help="Power mode of the device; the profile's default otherwise.")
+]
+OverheadMs = Annotated[
+    float | None,
+    typer.Option("--overhead-ms", help="Pre- and post-processing per frame; replaces that of the publication."),
+]
+Dataset = Annotated[str, typer.Option("--dataset", help="Data set of the accuracy: voc or coco (AP50).")]
+SpaceName = Annotated[str, typer.Option("--space", help="Search space: a name or the path of a TOML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+
+
+PIPED_WIDTH = 140
+"""Columns of tables that go to a file or another program."""
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON on standard output."""
+    json.dump(data, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console on standard output or standard error."""
+    from rich.console import Console  # noqa: PLC0415
+
+    file = sys.stderr if stderr else sys.stdout
+    return Console(file=file, highlight=False, width=None if file.isatty() else PIPED_WIDTH)
+
+
+def say(message: str) -> None:
+    """Talk to the user on standard error."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,133 @@
+"""`scaler search`: the main job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scaler.cli.options import Dataset, Json, OverheadMs, PowerMode, Precision, SpaceName, console, say
+
+if TYPE_CHECKING:
+    from scaler.search.run import Search
+
+REPORTS = ("pareto.csv", "pareto.json", "pareto.png", "pareto.svg", "report.html")
+
+
+def command(
+    device: Annotated[list[str], typer.Option("--device", "-d", help="Device to search for; may be repeated.")],
+    fps: Annotated[float | None, typer.Option("--fps", help="Frame rate to reach.")] = None,
+    space: SpaceName = "yolo-ret",
+    dataset: Dataset = "voc",
+    precision: Precision = "fp16",
+    power_mode: PowerMode = None,
+    overhead_ms: OverheadMs = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Candidates to evaluate; the sampler's default otherwise.")
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option("--sampler", help="auto, nsga2, nsga3, tpe, gp, random or exhaustive.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same front.")] = 0,
+    max_params: Annotated[float | None, typer.Option("--max-params", help="Limit on the parameters.")] = None,
+    max_macs: Annotated[float | None, typer.Option("--max-macs", help="Limit on the multiply-accumulates.")] = None,
+    max_memory_mib: Annotated[
+        float | None, typer.Option("--max-memory-mib", help="Limit on weights and peak activations together.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for reports and study; named after the question otherwise."),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Journal file or Optuna storage URL; in the output folder otherwise."),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", help="Name of the study, for workers that share a storage.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Find the Pareto-optimal detectors for a device and the best that reaches a frame rate.
+
+    Example: scaler search --device nano --fps 30
+    """
+    from scaler.files import make_folder  # noqa: PLC0415
+    from scaler.search.evaluation import Limits  # noqa: PLC0415  (the help needs no numpy)
+    from scaler.search.run import SearchOptions, default_folder, search  # noqa: PLC0415
+
+    question = SearchOptions(
+        devices=tuple(device),
+        target_fps=fps,
+        space=space,
+        dataset=dataset,
+        precision=precision,
+        power_mode=power_mode,
+        overhead_ms=overhead_ms,
+        trials=trials,
+        sampler=sampler,
+        seed=seed,
+        limits=Limits(max_params, max_macs, max_memory_mib),
+        study=study,
+        command=shlex.join(["scaler", *sys.argv[1:]]),
+    )
+    folder = out or default_folder(question)
+    make_folder(folder)
+    with _progress() as progress:
+        found = search(replace(question, storage=storage or folder / "study.journal"), progress)
+    _write(found, folder)
+    _print(found, folder, json_output)
+    if found.interrupted:
+        say("scaler: interrupted; the same command goes on where it stopped")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A progress bar with time left on a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        tasks: dict[str, int] = {}
+
+        def update(device: str, done: int, wanted: int) -> None:
+            if device not in tasks:
+                tasks[device] = bar.add_task(f"searching for {device}", total=wanted)
+            bar.update(tasks[device], completed=done, total=wanted)  # type: ignore[arg-type]
+
+        yield update
+
+
+def _write(found: Search, folder: Path) -> None:
+    from scaler.report.files import write_csv, write_json  # noqa: PLC0415
+    from scaler.report.html import write_html  # noqa: PLC0415
+    from scaler.report.plot import write_plot  # noqa: PLC0415
+
+    result = found.result
+    write_json(result, folder / "pareto.json")
+    write_csv(result, folder / "pareto.csv")
+    write_html(result, folder / "report.html")
+    if any(device.front or device.nearest for device in result.devices):
+        write_plot([result], folder / "pareto.png")
+        write_plot([result], folder / "pareto.svg")
+
+
+def _print(found: Search, folder: Path, json_output: bool) -> None:
+    if json_output:
+        from scaler.report.files import json_text  # noqa: PLC0415
+
+        sys.stdout.write(json_text(found.result))
+        return
+    from scaler.report.console import print_result  # noqa: PLC0415
+
+    print_result(found.result, console(), folder=folder)
+    say(f"reports: {folder}/ ({', '.join(REPORTS)})")

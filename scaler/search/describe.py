@@ -1,0 +1,110 @@
+"""Turns a scored candidate into what the reports show: intervals, cost by stage and kernel kind, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from scaler.cost import BYTES_PER_ELEMENT, MIB, block_cost, by_stage
+from scaler.latency.device_model import FloatArray
+from scaler.latency.estimator import Estimator
+from scaler.latency.fusion import block_kernels
+from scaler.latency.kernels import Kernel
+from scaler.search.evaluation import Evaluator, Network
+from scaler.search.result import Candidate, Coverage, Interval, Share
+from scaler.space import Params
+
+KIND_NAMES = {
+    "depthwise": "depthwise convolution",
+    "linear": "fully connected",
+    "pool": "max-pool",
+    "reduce": "global average pool",
+    "resize": "resize",
+    "pointwise": "element-wise",
+    "copy": "copy into concatenation",
+}
+
+
+def kind_name(kernel: Kernel) -> str:
+    """What a kernel is, in words."""
+    if kernel.op == "conv":
+        return f"{kernel.kernel}x{kernel.kernel} convolution"
+    return KIND_NAMES[kernel.op]
+
+
+def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Candidate:
+    """Everything that the reports say of a candidate on a device."""
+    network = evaluator.network(params)
+    prediction = estimator.estimate(network.graph)
+    frame, engine = float(prediction.frame[0]), float(prediction.engine[0])
+    low, high = float(prediction.low[0]), float(prediction.high[0])
+    overhead, share = float(prediction.overhead[0]), float(prediction.table_share[0])
+    ap = evaluator.ap(params)
+    width = BYTES_PER_ELEMENT["fp32" if estimator.precision == "tf32" else estimator.precision]
+    modelled = estimator.fallback == "model"
+    stages, kinds = breakdown(network, estimator, engine)
+    return Candidate(
+        id=evaluator.space.candidate_id(params),
+        params=dict(params),
+        ap=Interval(ap.mean, ap.low, ap.high),
+        ap_inside_support=ap.inside_support,
+        ap_outside=ap.outside,
+        engine_ms=Interval(engine, engine * low / frame, engine * high / frame),
+        overhead_ms=overhead,
+        fps=Interval(1000 / frame, 1000 / high, 1000 / low),
+        reach_probability=reach_probability(frame, float(prediction.log_sd[0]), evaluator.target_fps),
+        parameters=network.cost.params,
+        macs=network.cost.macs,
+        memory_access_bytes=network.cost.memory_access * width,
+        peak_activation_mib=network.peak_elements * width / MIB,
+        weights_mib=network.cost.folded_params * width / MIB,
+        provenance=estimator.provenance,
+        coverage=Coverage(table=share, model=(1 - share) * modelled, roofline=(1 - share) * (not modelled)),
+        stages=stages,
+        kinds=kinds,
+    )
+
+
+def reach_probability(frame_ms: float, log_sd: float, target_fps: float | None) -> float | None:
+    """Probability that a frame takes no longer than the target allows; None without a target."""
+    if target_fps is None:
+        return None
+    return 0.5 * (1 + math.erf(math.log(1000 / target_fps / frame_ms) / log_sd / math.sqrt(2)))
+
+
+def breakdown(network: Network, estimator: Estimator, engine_ms: float) -> tuple[tuple[Share, ...], tuple[Share, ...]]:
+    """Cost by stage in execution order and by kernel kind, dearest first; times sum to `engine_ms`."""
+    placements = network.graph.placements
+    kernels = [kernel for placement in placements for kernel in block_kernels(placement.block)]
+    ms, _ = estimator.kernel_times(kernels)
+    ms *= engine_ms / ms.sum()
+    width = BYTES_PER_ELEMENT["fp32" if estimator.precision == "tf32" else estimator.precision]
+    places = np.repeat(range(len(placements)), [len(block_kernels(p.block)) for p in placements])
+    stages = []
+    index = {placement.name: place for place, placement in enumerate(placements)}
+    for stage, members in by_stage(network.graph).items():
+        chosen = np.flatnonzero(np.isin(places, [index[p.name] for p in members]))
+        params = sum(block_cost(p.block).params for p in members)
+        stages.append(_share(stage, chosen, kernels, ms, width, params))
+    by_kind: dict[str, list[int]] = {}
+    for place, kernel in enumerate(kernels):
+        by_kind.setdefault(kind_name(kernel), []).append(place)
+    kinds = [
+        _share(kind, chosen, kernels, ms, width, sum(kernels[i].weights for i in chosen))
+        for kind, chosen in by_kind.items()
+    ]
+    return tuple(stages), tuple(sorted(kinds, key=lambda share: -share.ms))
+
+
+def _share(name: str, chosen: Iterable[int], kernels: list[Kernel], ms: FloatArray, width: int, params: int) -> Share:
+    places = list(chosen)
+    return Share(
+        name=name,
+        ms=float(ms[places].sum()),
+        macs=sum(kernels[i].macs for i in places),
+        memory_access_bytes=sum(kernels[i].moved for i in places) * width,
+        params=params,
+        kernels=len(places),
+    )

@@ -1,0 +1,147 @@
+"""Scores candidates: one graph each, read by cost, latency and accuracy.
+
+The network of a candidate does not depend on the device, so several devices share it and its accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from scaler.accuracy import AccuracyModel, AccuracyPrediction
+from scaler.cost import BYTES_PER_ELEMENT, MIB, Cost, graph_cost, peak_activation_elements
+from scaler.graph.graph import Graph
+from scaler.latency.estimator import Estimator, Sums
+from scaler.models.detectors.families import FAMILIES
+from scaler.models.detectors.yolo_ret import YoloRetConfig
+from scaler.space import Key, Params, Space, key
+
+CLASSES = {"voc": 20, "coco": 80}
+"""Number of classes by data set."""
+
+METRICS = {"voc": "VOC AP50", "coco": "COCO AP50"}
+
+
+class Limits(NamedTuple):
+    """Upper limits on a candidate beside its frame time; None is no limit."""
+
+    params: float | None = None
+    """Number of parameters."""
+    macs: float | None = None
+    """Multiply-accumulates."""
+    memory_mib: float | None = None
+    """Weights and peak activations together, at the engine's precision."""
+
+
+class Evaluated(NamedTuple):
+    """One candidate's two objectives and how far it misses the constraints."""
+
+    ap: float
+    frame_ms: float
+    violations: dict[str, float]
+    """Relative excess by constraint, for instance {"fps": 0.2}; feasible where none is above 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A candidate lowered and counted; the same for every device."""
+
+    params: Params
+    config: YoloRetConfig
+    graph: Graph
+    cost: Cost
+
+    @cached_property
+    def peak_elements(self) -> int:
+        """Peak activations in elements; only limits on memory and reports ask for it."""
+        return peak_activation_elements(self.graph)
+
+    def memory_mib(self, precision: str) -> float:
+        """Folded weights and peak activations, batch 1."""
+        width = BYTES_PER_ELEMENT["fp32" if precision == "tf32" else precision]
+        return (self.cost.folded_params + self.peak_elements) * width / MIB
+
+
+class Evaluator:
+    """Builds and scores the candidates of a space for one data set.
+
+    Args:
+        space: The search space.
+        dataset: `voc` or `coco`; gives the number of classes.
+        accuracy: Predictor for that data set.
+        target_fps: Frame rate to reach, or None.
+        limits: Other limits.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        dataset: str,
+        accuracy: AccuracyModel,
+        *,
+        target_fps: float | None = None,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.space = space
+        self.dataset = dataset
+        self.accuracy = accuracy
+        self.target_fps = target_fps
+        self.limits = limits
+        self._networks: dict[Key, Network] = {}
+        self._ap: dict[Key, AccuracyPrediction] = {}
+
+    def network(self, params: Params) -> Network:
+        """The network of a candidate, built once."""
+        place = key(params)
+        if place not in self._networks:
+            self._networks[place] = self._build(params)
+        return self._networks[place]
+
+    def _build(self, params: Params) -> Network:
+        config = self.space.configure(params, CLASSES[self.dataset])
+        graph = FAMILIES[self.space.family].build(config)
+        return Network(params, config, graph, graph_cost(graph))
+
+    def ap(self, params: Params) -> AccuracyPrediction:
+        """Predicted accuracy of a candidate, computed once."""
+        place = key(params)
+        if place not in self._ap:
+            self._ap[place] = self.accuracy.predict(self.network(params).config)
+        return self._ap[place]
+
+    def scorer(self, estimator: Estimator) -> Callable[[Params], Evaluated]:
+        """What a study calls for each candidate on one device."""
+
+        def score(params: Params) -> Evaluated:
+            network = self.network(params)
+            frame_ms = float(estimator.estimate(network.graph).frame[0])
+            return Evaluated(self.ap(params).mean, frame_ms, self.violations(network, frame_ms, estimator.precision))
+
+        return score
+
+    def violations(self, network: Network, frame_ms: float, precision: str) -> dict[str, float]:
+        """Relative excess over each constraint that is set."""
+        pairs = {
+            "fps": (frame_ms, None if self.target_fps is None else 1000 / self.target_fps),
+            "params": (network.cost.params, self.limits.params),
+            "macs": (network.cost.macs, self.limits.macs),
+            "memory_mib": (network.memory_mib(precision), self.limits.memory_mib),
+        }
+        return {name: value / limit - 1 for name, (value, limit) in pairs.items() if limit is not None}
+
+    def score_many(self, candidates: Sequence[Params], estimator: Estimator) -> list[Evaluated]:
+        """Score many candidates at once, without keeping their networks."""
+        networks: list[Network] = []
+        sums: list[Sums] = []
+        for params in candidates:
+            network = self._build(params)
+            sums.append(estimator.sums(network.graph))
+            networks.append(network)
+        ap = self.accuracy.predict_many([network.config for network in networks]).mean.tolist()
+        frame = estimator.predict(sums).frame.tolist()
+        return [
+            Evaluated(accuracy, ms, self.violations(network, ms, estimator.precision))
+            for network, accuracy, ms in zip(networks, ap, frame, strict=True)
+        ]

@@ -1,0 +1,239 @@
+"""One search from start to end: devices, study, exact front of what was seen, the result for the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scaler import __version__
+from scaler.accuracy import NOISE_AP
+from scaler.accuracy import load as load_accuracy
+from scaler.errors import UsageError
+from scaler.latency.estimator import RUNTIME, Estimator, load_estimator
+from scaler.search.cards import accuracy_card, latency_card, references, warm_starts
+from scaler.search.describe import describe
+from scaler.search.evaluation import METRICS, Evaluated, Evaluator, Limits
+from scaler.search.front import knee, pareto_front
+from scaler.search.result import Candidate, DeviceResult, SearchResult
+from scaler.search.study import StudyOutcome, StudyPlan, run_study
+from scaler.space import Params
+from scaler.space_file import read_space
+
+Progress = Callable[[str, int, int], None]
+"""Called with the device's name, the trials done and the trials wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """What the user asks for."""
+
+    devices: tuple[str, ...]
+    target_fps: float | None = None
+    space: str = "yolo-ret"
+    dataset: str = "voc"
+    precision: str = "fp16"
+    power_mode: str | None = None
+    overhead_ms: float | None = None
+    trials: int | None = None
+    """None takes the sampler's default."""
+    sampler: str = "auto"
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+    storage: str | Path | None = None
+    """Journal file or Optuna storage URL; None keeps the study in memory."""
+    study: str | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """A result and whether it is of a search that was stopped early."""
+
+    result: SearchResult
+    interrupted: bool
+
+
+def search(options: SearchOptions, progress: Progress | None = None) -> Search:
+    """Find the Pareto fronts of a space, one for each device.
+
+    Raises:
+        UserError: What the user asks for is unknown or impossible; the message is one line.
+    """
+    if options.target_fps is not None and not options.target_fps > 0:
+        raise UsageError(f"the frame rate must be above 0, not {options.target_fps:g}; give for instance --fps 30")
+    if options.overhead_ms is not None and not options.overhead_ms >= 0:
+        raise UsageError(f"the overhead must be 0 ms or more, not {options.overhead_ms:g}")
+    space = read_space(options.space)
+    accuracy = load_accuracy(options.dataset)
+    limits = Limits(*(_tighter(a, b) for a, b in zip(options.limits, Limits(**space.limits), strict=True)))
+    evaluator = Evaluator(space, options.dataset, accuracy, target_fps=options.target_fps, limits=limits)
+    estimators = [
+        load_estimator(
+            name, precision=options.precision, power_mode=options.power_mode, overhead_ms=options.overhead_ms
+        )
+        for name in dict.fromkeys(options.devices)
+    ]
+    results, outcomes = [], []
+    for estimator in estimators:
+        outcome = run_study(
+            space,
+            evaluator.scorer(estimator),
+            plan=_plan(options, evaluator, estimator),
+            storage=options.storage,
+            progress=None if progress is None else _named(progress, estimator.device.id),
+            evaluate_many=partial(evaluator.score_many, estimator=estimator),
+        )
+        outcomes.append(outcome)
+        results.append(device_result(evaluator, estimator, outcome))
+        if outcome.interrupted:
+            break
+    result = SearchResult(
+        scaler_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=options.command,
+        space=options.space,
+        space_size=space.size,
+        dataset=options.dataset,
+        metric=METRICS[options.dataset],
+        sampler=options.sampler,
+        seed=options.seed,
+        trials=sum(outcome.trials for outcome in outcomes),
+        distinct=sum(outcome.distinct for outcome in outcomes),
+        study=outcomes[0].storage,
+        limits={name: value for name, value in limits._asdict().items() if value is not None},
+        noise_ap=NOISE_AP,
+        accuracy_model=accuracy_card(accuracy),
+        devices=tuple(results),
+    )
+    return Search(result, any(outcome.interrupted for outcome in outcomes))
+
+
+def _tighter(first: float | None, second: float | None) -> float | None:
+    given = [value for value in (first, second) if value is not None]
+    return min(given) if given else None
+
+
+def _named(progress: Progress, device: str) -> Callable[[int, int], None]:
+    return lambda done, wanted: progress(device, done, wanted)
+
+
+def _plan(options: SearchOptions, evaluator: Evaluator, estimator: Estimator) -> StudyPlan:
+    """The study of one device, named after the question, so that each question has its own study."""
+    device = f"{estimator.device.id}-{estimator.mode.name}-{estimator.precision}"
+    target = "" if options.target_fps is None else f"-{options.target_fps:g}fps"
+    asked = options.study or f"{evaluator.space.name}-{options.dataset}"
+    limits = {name: f"{value:g}" for name, value in evaluator.limits._asdict().items() if value is not None}
+    return StudyPlan(
+        sampler=options.sampler,
+        trials=options.trials,
+        seed=options.seed,
+        name=f"{asked}-{device}{target}-{options.sampler}-seed{options.seed}",
+        warm_starts=warm_starts(evaluator),
+        metadata={
+            "device": estimator.device.id,
+            "power_mode": estimator.mode.name,
+            "precision": estimator.precision,
+            "dataset": options.dataset,
+            "target_fps": "none" if options.target_fps is None else f"{options.target_fps:g}",
+            "overhead_ms": "published" if options.overhead_ms is None else f"{options.overhead_ms:g}",
+            "limits": ", ".join(f"{name} <= {value}" for name, value in limits.items()) or "none",
+            "latency": estimator.fingerprint,
+        },
+    )
+
+
+def default_folder(options: SearchOptions) -> Path:
+    """Where reports and study go when the user names no folder: `results/` and the question."""
+    target = "" if options.target_fps is None else f"-{options.target_fps:g}fps"
+    return Path("results") / f"{Path(options.space).stem}-{options.dataset}-{'-'.join(options.devices)}{target}"
+
+
+def device_result(evaluator: Evaluator, estimator: Estimator, outcome: StudyOutcome) -> DeviceResult:
+    """The exact front of everything that a study has evaluated on a device."""
+    seen = [(params, scored) for params, scored in outcome.evaluated]
+    feasible = [(p, s) for p, s in seen if all(v <= 0 for v in s.violations.values())]
+    ap = np.array([scored.ap for _, scored in feasible])
+    ms = np.array([scored.frame_ms for _, scored in feasible])
+    places = pareto_front(ap, ms)
+    front = tuple(describe(evaluator, estimator, feasible[place][0]) for place in places)
+    best = knee(ap, ms)
+    nearest = None if front else _nearest(evaluator, estimator, seen)
+    return DeviceResult(
+        device=estimator.device.id,
+        title=f"{estimator.device.name} ({estimator.mode.name}, TensorRT {estimator.precision.upper()})",
+        power_mode=estimator.mode.name,
+        runtime=RUNTIME,
+        precision=estimator.precision,
+        target_fps=evaluator.target_fps,
+        front=front,
+        pick=front[-1].id if front and evaluator.target_fps is not None else None,
+        knee=None if best is None else evaluator.space.candidate_id(feasible[best][0]),
+        message=_message(evaluator, estimator, front, nearest),
+        nearest=nearest,
+        references=references(evaluator, estimator),
+        explored=tuple((round(s.frame_ms, 3), round(s.ap, 3)) for _, s in seen),
+        latency_model=latency_card(estimator),
+    )
+
+
+def _nearest(evaluator: Evaluator, estimator: Estimator, seen: list[tuple[Params, Evaluated]]) -> Candidate | None:
+    """The candidate that misses its constraints least, by the largest relative excess."""
+    if not seen:
+        return None
+    params, _ = min(seen, key=lambda pair: (max(pair[1].violations.values()), -pair[1].ap))
+    return describe(evaluator, estimator, params)
+
+
+def _message(
+    evaluator: Evaluator, estimator: Estimator, front: tuple[Candidate, ...], nearest: Candidate | None
+) -> str:
+    """The pick in one sentence, or what stands in the way."""
+    device, target = estimator.device.name, evaluator.target_fps
+    if front and target is None:
+        ends = f"{front[0].fps.mean:.0f} to {front[-1].fps.mean:.1f} FPS"
+        return f"{len(front)} Pareto-optimal detectors, {ends} on {device}."
+    if front:
+        return _picked(front, device)
+    if nearest is None:
+        return "No candidate was evaluated."
+    return _unreachable(evaluator, nearest, device)
+
+
+def _picked(front: tuple[Candidate, ...], device: str) -> str:
+    pick = front[-1]
+    text = (
+        f"{pick.id} is the most accurate that reaches the target on {device}: AP {pick.ap.mean:.1f} at "
+        f"{pick.fps.mean:.1f} FPS; it holds with probability {100 * (pick.reach_probability or 0):.0f} %."
+    )
+    close = [c for c in front[:-1] if pick.ap.mean - c.ap.mean < NOISE_AP]
+    if close:
+        text += f" Within the noise of {NOISE_AP:g} AP, {close[0].id} runs at {close[0].fps.mean:.1f} FPS."
+    return text
+
+
+def _unreachable(evaluator: Evaluator, nearest: Candidate, device: str) -> str:
+    """What stands in the way: the overhead, the dearest stage, or another limit."""
+    network = evaluator.network(nearest.params)
+    frame = nearest.engine_ms.mean + nearest.overhead_ms
+    target = evaluator.target_fps
+    reasons = []
+    if target is not None and frame > 1000 / target:
+        dearest = max(nearest.stages, key=lambda share: share.ms)
+        budget = 1000 / target
+        reasons.append(
+            f"{target:g} FPS leave {budget:.1f} ms a frame, of which pre- and post-processing take "
+            f"{nearest.overhead_ms:.1f} ms and the network {nearest.engine_ms.mean:.1f} ms "
+            f"(most in {dearest.name}: {dearest.ms:.1f} ms)"
+        )
+    for name, excess in evaluator.violations(network, frame, "fp16").items():
+        if name != "fps" and excess > 0:
+            reasons.append(f"it exceeds the limit on {name} by {100 * excess:.0f} %")
+    return (
+        f"No candidate meets the demands on {device}. {nearest.id} comes nearest with {nearest.fps.mean:.1f} FPS "
+        f"and AP {nearest.ap.mean:.1f}; {'; '.join(reasons)}."
+    )
