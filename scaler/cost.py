@@ -17,7 +17,6 @@ from typing import NamedTuple
 from scaler.graph.graph import Block, Graph, Layer, Placement
 from scaler.graph.ops import Activation, BatchNorm, Conv, Linear, Op, Shape, WeightedSum, elements
 
-BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "int8": 1}
 MIB = 2**20
 
 
@@ -182,13 +181,3 @@ def _peak_inside(block: Block, dying: tuple[bool, ...]) -> tuple[int, int]:
         live -= freed
         last_use.setdefault(count + index, len(block.nodes))
     return peak, elements(block.shape)
-
-
-def weights_mib(cost: Cost, precision: str) -> float:
-    """Size of the folded weights in MiB at a precision."""
-    return cost.folded_params * BYTES_PER_ELEMENT[precision] / MIB
-
-
-def peak_activation_mib(graph: Graph, precision: str) -> float:
-    """Peak activation memory in MiB at a precision, batch 1."""
-    return peak_activation_elements(graph) * BYTES_PER_ELEMENT[precision] / MIB

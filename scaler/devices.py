@@ -62,6 +62,7 @@ __all__ = [
     "Provenance",
     "SoftwareStack",
     "Sources",
+    "element_bytes",
     "list_devices",
     "load_device",
 ]
@@ -75,6 +76,11 @@ Provenance = Literal["measured", "calibrated", "estimated"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)
+
+
+def element_bytes(precision: Precision) -> int:
+    """Bytes of one number; TF32 is stored as FP32."""
+    return {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}[precision]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,10 @@ class Alternative:
 
     def holds(self, params: Mapping[str, Value]) -> bool:
         """Whether the condition is met; it is not where a parameter that it names does not apply."""
-        return all(name in params and params[name] in allowed for name, allowed in self.when.items())
+        for name, allowed in self.when.items():  # noqa: SIM110  # all() takes twice as long
+            if name not in params or params[name] not in allowed:
+                return False
+        return True
 
     @property
     def ordered(self) -> bool:

@@ -117,8 +117,7 @@ def _write(found: Search, folder: Path) -> None:
     write_csv(result, folder / "pareto.csv")
     write_html(result, folder / "report.html")
     if any(device.front or device.nearest for device in result.devices):
-        write_plot([result], folder / "pareto.png")
-        write_plot([result], folder / "pareto.svg")
+        write_plot([result], folder / "pareto.png", folder / "pareto.svg")
 
 
 def _print(found: Search, folder: Path, json_output: bool) -> None:

@@ -149,6 +149,7 @@ class GraphBuilder:
     def __init__(self, input_shape: Shape, placements: Sequence[Placement] = ()) -> None:
         self._input_shape = input_shape
         self._placements = list(placements)
+        self._names = {placement.name for placement in placements}
 
     @property
     def input(self) -> Tensor:
@@ -159,11 +160,14 @@ class GraphBuilder:
         """Place a block; returns its output.
 
         Raises:
-            ValueError: The tensors do not have the shapes that the block was built for.
+            ValueError: The name is taken, or the tensors do not have the shapes that the block was built for.
         """
+        if name in self._names:
+            raise ValueError(f"two blocks are called {name!r}")
         shapes = tuple([tensor.shape for tensor in inputs])
         if shapes != block.input_shapes:
             raise ValueError(f"{name}: block built for {block.input_shapes}, given {shapes}")
+        self._names.add(name)
         self._placements.append(Placement(name, block, tuple([tensor.producer for tensor in inputs])))
         return Tensor(len(self._placements) - 1, block.shape)
 

@@ -78,6 +78,7 @@ class Measurement:
     group: str
     """Network: all its measurements are left out together in cross-validation."""
     backbone: str
+    """Shared by its detectors and its classifier, which are left out together too."""
     graph: Graph
     protocol: Protocol
     ms: float
@@ -104,7 +105,7 @@ def _paper_rows(device: str) -> list[Measurement]:
             Measurement(
                 label=f"Table {row.table}: {config.name}",
                 group=config.name,
-                backbone=f"{config.backbone}-{config.width:g}",
+                backbone=_backbone(config.backbone, config.width),
                 graph=yolo_ret.build(config),
                 protocol=YOLO_RET,
                 ms=1000 / fps,
@@ -149,13 +150,17 @@ def _classifier(label: str, network: str, resolution: int, protocol: Protocol, m
     return Measurement(
         label=label,
         group=f"{protocol.name} {network}",
-        backbone=f"{protocol.name} {network}",
+        backbone=_backbone(family, float(variant)) if family == "mobilenetv2" else network,
         graph=graph,
         protocol=protocol,
         ms=ms,
         reported=False,
         fitted=True,
     )
+
+
+def _backbone(name: str, width: float) -> str:
+    return f"{name}-{width:g}" if name == "mobilenetv2" else name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

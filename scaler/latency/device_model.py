@@ -20,8 +20,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from scaler.cost import BYTES_PER_ELEMENT
-from scaler.devices import PowerMode, Precision
+from scaler.devices import PowerMode, Precision, element_bytes
 from scaler.latency.kernels import Kernel
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -57,8 +56,7 @@ class Hardware(NamedTuple):
 
 def hardware(mode: PowerMode, precision: Precision) -> Hardware:
     """Peak rates of a power mode at a precision."""
-    width = BYTES_PER_ELEMENT["fp32" if precision == "tf32" else precision]
-    return Hardware(mode.peak_macs_per_s(precision), mode.bandwidth_bytes_per_s, width)
+    return Hardware(mode.peak_macs_per_s(precision), mode.bandwidth_bytes_per_s, element_bytes(precision))
 
 
 class Work(NamedTuple):

@@ -7,7 +7,7 @@ data sheet. Sums are kept per block, so a candidate costs one addition over its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, NamedTuple
@@ -77,7 +77,7 @@ class Estimator:
     Args:
         device: The device.
         mode: Its power mode.
-        precision: A precision that it supports.
+        precision: A precision that it supports; TensorRT computes fp32 engines in tf32 where the GPU has it.
         calibration: The device model.
         provenance: Of the predictions.
         entries: Kernel times of a table made in the same mode and precision.
@@ -105,7 +105,8 @@ class Estimator:
         self.info = info
         self._entries = entries or {}
         self._overhead_ms = overhead_ms
-        self._rates = hardware(mode, precision)
+        arithmetic: Precision = "tf32" if precision == "fp32" and "tf32" in device.gpu.precisions else precision
+        self._rates = hardware(mode, arithmetic)
         self._index: dict[Block, int] = {}
         self._sums = np.zeros((1024, _GRADIENT + len(ENGINE_PARAMETERS)))
 
@@ -135,27 +136,33 @@ class Estimator:
 
     def sums(self, graph: Graph) -> Sums:
         """Add up a network's blocks; blocks seen before cost one look-up."""
-        rows = [self._row(placement.block) for placement in graph.placements]
+        index = self._index
+        self._learn(dict.fromkeys([p.block for p in graph.placements if p.block not in index]))
+        rows = [index[placement.block] for placement in graph.placements]
         _, height, width = graph.input_shape
         return Sums(self._sums[rows].sum(axis=0), height * width, graph.boxes)
 
-    def _row(self, block: Block) -> int:
-        row = self._index.get(block)
-        if row is None:
+    def _learn(self, blocks: Iterable[Block]) -> None:
+        """Sum up the kernels of new blocks, all at once."""
+        kernels: list[Kernel] = []
+        rows: list[int] = []
+        offsets: list[int] = []
+        for block in blocks:
             row = self._index[block] = len(self._index)
             if row == len(self._sums):
                 self._sums = np.vstack([self._sums, np.zeros_like(self._sums)])
-            self._sums[row] = self._block_sums(block)
-        return row
-
-    def _block_sums(self, block: Block) -> FloatArray:
-        kernels = block_kernels(block)
+            if found := block_kernels(block):  # a block without kernels keeps its row of zeros
+                rows.append(row)
+                offsets.append(len(kernels))
+                kernels += found
         if not kernels:
-            return np.zeros(self._sums.shape[1])
+            return
         ms, gradients = kernel_ms_and_gradients(work_of(kernels), self.calibration.engine, self._rates)
-        found = self._look_up(kernels, ms)
-        head = [ms.sum(), ms[found].sum(), sum(k.weights for k in kernels), sum(k.macs for k in kernels)]
-        return np.concatenate([head, gradients.sum(axis=0)])
+        in_table = self._look_up(kernels, ms)
+        weights = [kernel.weights for kernel in kernels]
+        macs = [kernel.macs for kernel in kernels]
+        columns = np.column_stack([ms, ms * in_table, weights, macs, gradients])
+        self._sums[rows] = np.add.reduceat(columns, offsets, axis=0)
 
     def predict(self, sums: Sequence[Sums]) -> Prediction:
         """Frame times of networks from their sums."""
@@ -165,13 +172,14 @@ class Estimator:
         boxes = np.array([size.boxes / 1e3 for size in sizes])
         model = self.calibration
         frame, gradient = compose(model.theta, blocks[:, 0], blocks[:, _GRADIENT:], np.ones(len(sums)), boxes, slopes)
-        log_sd = model.log_sd(frame, gradient)
         engine = blocks[:, 0] * np.exp(slopes @ model.theta[-slopes.shape[1] :])
         overhead = frame - engine
         if self._overhead_ms is not None:
             overhead = np.full(len(sums), self._overhead_ms)
+            frame = engine + overhead
+            gradient[:, len(ENGINE_PARAMETERS) : -slopes.shape[1]] = 0.0  # it is known: no parameter moves it
         share = blocks[:, 1] / blocks[:, 0]
-        return Prediction(engine, overhead, engine + overhead, log_sd, share)
+        return Prediction(engine, overhead, frame, model.log_sd(frame, gradient), share)
 
     def estimate(self, graph: Graph) -> Prediction:
         """Frame time of one network, as arrays of length 1."""
@@ -204,7 +212,8 @@ def load_estimator(
     mode = profile.mode(power_mode)
     if table is None and has_table(profile.id, RUNTIME, wanted):
         table = read_table(table_name(profile.id, RUNTIME, wanted))
-    if table is not None and table.info.power_mode == mode.name:
+    asked = (profile.id, wanted, mode.name)
+    if table is not None and (table.info.device, table.info.precision, table.info.power_mode) == asked:
         return Estimator(
             profile,
             mode,

@@ -3,7 +3,7 @@
 The rules, from TensorRT's documentation of layer fusion and from the layer names of published engines:
 
 - convolution + batch normalisation (+ ReLU or ReLU6) is one kernel; so is a residual addition behind a
-  convolution without activation;
+  convolution without activation; where both sides of the addition are convolutions, the later one takes it;
 - every other activation is a point-wise kernel; chains of element-wise operators are one kernel, and a sigmoid
   merges with the gate it feeds (`sigmoid, mul`), swish with nothing before it;
 - the free scalars of a weighted sum fold into its point-wise kernel;
@@ -98,7 +98,7 @@ class _Fuser:
         if reader and isinstance(reader[1].op, BatchNorm):
             last = self._take(reader[0])
             reader = self._only_reader(last)
-        if reader and isinstance(reader[1].op, Add):
+        if reader and isinstance(reader[1].op, Add) and max(reader[1].inputs) == last + self._offset:
             last, inputs = self._take(reader[0]), 2
             reader = self._only_reader(last)
         if reader and isinstance(reader[1].op, Activation) and reader[1].op.kind in FUSED_ACTIVATIONS:

@@ -85,7 +85,7 @@ _KEY: dict[str, Any] = {
     "inputs": integer_cell(minimum=1),
 }
 _VALUES: dict[str, Any] = {
-    "latency_us": number_cell(minimum=0.0),
+    "latency_us": number_cell(minimum=1e-3),
     "spread_us": number_cell(minimum=0.0),
     "networks": integer_cell(minimum=0),
     "provenance": choice_cell(get_args(Provenance)),

@@ -26,7 +26,7 @@ CHECKED_DEVICES = ("tx2", "agx-orin")
 def has_tensor_cores(device: Device) -> bool:
     """Whether FP16 runs more than twice as fast as FP32."""
     rates = dict(device.gpu.fma_per_sm_clock)
-    return rates["fp16"] > 2 * rates["fp32"]
+    return rates.get("fp16", 0) > 2 * rates["fp32"]
 
 
 def donors(device: Device, calibrated: Mapping[str, Calibration]) -> list[Calibration]:

@@ -40,26 +40,27 @@ _STYLE = {
 }
 
 
-def write_plot(results: Sequence[SearchResult], path: Path) -> None:
-    """Draw the fronts of all devices of all results in one picture; the suffix of the path is the format.
+def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
+    """Draw the fronts of all devices of all results in one picture; the suffix of each path is the format.
 
     Raises:
         UsageError: The suffix is none of `SUFFIXES`.
         UserError: No device has a candidate, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"{path}: unknown kind of picture; the name ends in one of {listed(SUFFIXES)}")
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"{path}: unknown kind of picture; the name ends in one of {listed(SUFFIXES)}")
     if not any(device.front or device.nearest for result in results for device in result.devices):
         raise UserError("nothing to draw: no device has a candidate")
     import matplotlib  # noqa: PLC0415 (0.2 s)
 
-    buffer = io.BytesIO()
-    stamp = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}[suffix]
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # it wants literal keys
         figure = _figure(results)
-        figure.savefig(buffer, format=suffix[1:], metadata={stamp: None}, facecolor="white")
-    write_atomic(path, buffer.getvalue())
+        for path in paths:
+            suffix, buffer = path.suffix.lower(), io.BytesIO()
+            stamp = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}[suffix]
+            figure.savefig(buffer, format=suffix[1:], metadata={stamp: None}, facecolor="white")
+            write_atomic(path, buffer.getvalue())
 
 
 def _figure(results: Sequence[SearchResult]) -> Figure:

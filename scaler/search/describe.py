@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from scaler.cost import BYTES_PER_ELEMENT, MIB, block_cost, by_stage
+from scaler.cost import MIB, block_cost, by_stage
+from scaler.devices import element_bytes
 from scaler.latency.device_model import FloatArray
 from scaler.latency.estimator import Estimator
 from scaler.latency.fusion import block_kernels
@@ -42,7 +43,7 @@ def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Cand
     low, high = float(prediction.low[0]), float(prediction.high[0])
     overhead, share = float(prediction.overhead[0]), float(prediction.table_share[0])
     ap = evaluator.ap(params)
-    width = BYTES_PER_ELEMENT["fp32" if estimator.precision == "tf32" else estimator.precision]
+    width = element_bytes(estimator.precision)
     modelled = estimator.fallback == "model"
     stages, kinds = breakdown(network, estimator, engine)
     return Candidate(
@@ -80,7 +81,7 @@ def breakdown(network: Network, estimator: Estimator, engine_ms: float) -> tuple
     kernels = [kernel for placement in placements for kernel in block_kernels(placement.block)]
     ms, _ = estimator.kernel_times(kernels)
     ms *= engine_ms / ms.sum()
-    width = BYTES_PER_ELEMENT["fp32" if estimator.precision == "tf32" else estimator.precision]
+    width = element_bytes(estimator.precision)
     places = np.repeat(range(len(placements)), [len(block_kernels(p.block)) for p in placements])
     stages = []
     index = {placement.name: place for place, placement in enumerate(placements)}

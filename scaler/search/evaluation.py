@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from scaler.accuracy import AccuracyModel, AccuracyPrediction
-from scaler.cost import BYTES_PER_ELEMENT, MIB, Cost, graph_cost, peak_activation_elements
+from scaler.cost import MIB, Cost, graph_cost, peak_activation_elements
+from scaler.devices import Precision, element_bytes
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import Estimator, Sums
 from scaler.models.detectors.families import FAMILIES
@@ -58,10 +59,19 @@ class Network:
         """Peak activations in elements; only limits on memory and reports ask for it."""
         return peak_activation_elements(self.graph)
 
-    def memory_mib(self, precision: str) -> float:
+    def memory_mib(self, precision: Precision) -> float:
         """Folded weights and peak activations, batch 1."""
-        width = BYTES_PER_ELEMENT["fp32" if precision == "tf32" else precision]
-        return (self.cost.folded_params + self.peak_elements) * width / MIB
+        return (self.cost.folded_params + self.peak_elements) * element_bytes(precision) / MIB
+
+    def figure(self, name: str, precision: Precision) -> float:
+        """The figure that a limit of this name bounds."""
+        match name:
+            case "params":
+                return self.cost.params
+            case "macs":
+                return self.cost.macs
+            case _:
+                return self.memory_mib(precision)
 
 
 class Evaluator:
@@ -121,15 +131,15 @@ class Evaluator:
 
         return score
 
-    def violations(self, network: Network, frame_ms: float, precision: str) -> dict[str, float]:
+    def violations(self, network: Network, frame_ms: float, precision: Precision) -> dict[str, float]:
         """Relative excess over each constraint that is set."""
-        pairs = {
-            "fps": (frame_ms, None if self.target_fps is None else 1000 / self.target_fps),
-            "params": (network.cost.params, self.limits.params),
-            "macs": (network.cost.macs, self.limits.macs),
-            "memory_mib": (network.memory_mib(precision), self.limits.memory_mib),
-        }
-        return {name: value / limit - 1 for name, (value, limit) in pairs.items() if limit is not None}
+        found: dict[str, float] = {}
+        if self.target_fps is not None:
+            found["fps"] = frame_ms * self.target_fps / 1000 - 1
+        for name, limit in self.limits._asdict().items():
+            if limit is not None:
+                found[name] = network.figure(name, precision) / limit - 1
+        return found
 
     def score_many(self, candidates: Sequence[Params], estimator: Estimator) -> list[Evaluated]:
         """Score many candidates at once, without keeping their networks."""

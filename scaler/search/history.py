@@ -21,11 +21,13 @@ class History:
     Attributes:
         space: The search space.
         evaluated: Candidates and what they scored, in order.
+        keys: The candidates as keys, in the same order.
     """
 
     def __init__(self, space: Space) -> None:
         self.space = space
         self.evaluated: list[tuple[Params, Evaluated]] = []
+        self.keys: list[Key] = []
         self._places: dict[Key, int] = {}
         self._figures = np.empty((3, 64))
 
@@ -40,9 +42,10 @@ class History:
 
     def add(self, params: Params, scored: Evaluated) -> None:
         """Remember a candidate in its canonical form; one that is known already stays as it was."""
-        place = len(self.evaluated)
-        if self._places.setdefault(key(params), place) != place:
+        place, name = len(self.evaluated), key(params)
+        if self._places.setdefault(name, place) != place:
             return
+        self.keys.append(name)
         self.evaluated.append((params, scored))
         if place == self._figures.shape[1]:
             self._figures = np.hstack((self._figures, np.empty_like(self._figures)))

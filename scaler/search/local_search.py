@@ -19,6 +19,8 @@ from scaler.space import Key, Params, key
 
 __all__ = ["LocalSearch"]
 
+Places = NDArray[np.intp]
+
 _DRAWN_FIRST = 40  # random candidates before the first step
 _RESTARTS = 0.02  # share of random candidates afterwards
 _CROSSINGS = 0.1  # share of crossings of two members
@@ -54,24 +56,22 @@ class LocalSearch:
         if len(history) < _DRAWN_FIRST or fate < _RESTARTS:
             return history.new_anywhere(rng)
         places, gaps = _parents(*history.figures())
-        parents = [history.evaluated[place][0] for place in places]
-        found = self._crossing(parents, rng) if fate < _RESTARTS + _CROSSINGS else None
-        found = self._step(parents, gaps, rng) if found is None else found
+        found = self._crossing(places, rng) if fate < _RESTARTS + _CROSSINGS else None
+        found = self._step(places, gaps, rng) if found is None else found
         return history.new_anywhere(rng) if found is None else found
 
     def _notice(self) -> None:
         """Cross out what has become known since the last proposal."""
-        for params, _ in self._history.evaluated[self._noticed :]:
-            name = key(params)
+        for name in self._history.keys[self._noticed :]:
             for parent in self._parents_of.pop(name, ()):
                 del self._fresh[parent][name]
                 self._tried[parent] += 1
         self._noticed = len(self._history)
 
-    def _crossing(self, parents: list[Params], rng: np.random.Generator) -> Params | None:
+    def _crossing(self, places: Places, rng: np.random.Generator) -> Params | None:
         """A new candidate that has each value from one of two members."""
-        for _ in range(_TRIES if len(parents) > 1 else 0):
-            mother, father = (parents[place] for place in rng.choice(len(parents), 2, replace=False))
+        for _ in range(_TRIES if places.size > 1 else 0):
+            mother, father = (self._history.evaluated[place][0] for place in rng.choice(places, 2, replace=False))
             mixed = {
                 name: (mother if name not in father or (name in mother and rng.random() < 0.5) else father)[name]
                 for name in {**mother, **father}
@@ -81,9 +81,9 @@ class LocalSearch:
                 return child
         return None
 
-    def _step(self, parents: list[Params], gaps: FloatArray, rng: np.random.Generator) -> Params | None:
+    def _step(self, places: Places, gaps: FloatArray, rng: np.random.Generator) -> Params | None:
         """A new neighbour of a member: one in a wide gap, of which few are known; None at a local optimum."""
-        names = [self._explored(params) for params in parents]
+        names = [self._explored(place) for place in places]
         tried = np.array([self._tried[name] for name in names])
         worth = gaps / (1 + tried) * rng.uniform(0.7, 1.3, gaps.size)
         for place in np.argsort(-worth):
@@ -92,19 +92,19 @@ class LocalSearch:
                 return list(fresh.values())[int(rng.integers(len(fresh)))]
         return None
 
-    def _explored(self, params: Params) -> Key:
+    def _explored(self, place: int) -> Key:
         """Make sure that the neighbours of a member are listed."""
-        parent = key(params)
+        parent = self._history.keys[place]
         if parent not in self._fresh:
-            around = {key(other): other for other in self._history.space.neighbours(params)}
-            fresh = {name: other for name, other in around.items() if not self._history.knows(other)}
+            around = self._history.space.neighbours(self._history.evaluated[place][0])
+            fresh = {key(other): other for other in around if not self._history.knows(other)}
             self._fresh[parent], self._tried[parent] = fresh, len(around) - len(fresh)
             for name in fresh:
                 self._parents_of.setdefault(name, []).append(parent)
         return parent
 
 
-def _parents(ap: FloatArray, frame_ms: FloatArray, violation: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+def _parents(ap: FloatArray, frame_ms: FloatArray, violation: FloatArray) -> tuple[Places, FloatArray]:
     """The members of the feasible front and how wide the gaps around each are, in shares of the front."""
     feasible = np.flatnonzero(violation <= 0)
     if not feasible.size:

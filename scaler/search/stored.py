@@ -73,10 +73,16 @@ class StoredStudy:
         """Learn what was added since, by this worker or others."""
         with storage_errors(self._storage):
             trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        for trial in trials:
+        unread = len(trials) - len(self._read)
+        new: list[FrozenTrial] = []
+        for trial in reversed(trials):  # the new ones stand at the end, or nearly so
+            if len(new) == unread:
+                break
             if trial.number not in self._read:
-                self._read.add(trial.number)
-                self._learn(trial)
+                new.append(trial)
+        for trial in reversed(new):
+            self._read.add(trial.number)
+            self._learn(trial)
         self.completed = len(trials)
 
     def add(self, params: Params, scored: Evaluated) -> None:
@@ -157,6 +163,8 @@ class StoredStudy:
         params = trial.user_attrs.get("params")
         if not isinstance(params, dict) or trial.values is None:
             return  # somebody else's
+        if self.history.knows(params):
+            return
         try:
             candidate = self.history.space.canonical(params)
         except UsageError:

@@ -144,7 +144,7 @@ def _canonical(warm_starts: Sequence[Params], space: Space) -> list[Params]:
     return [space.canonical(params) for params in warm_starts]
 
 
-def _silent(done: int, wanted: int) -> None:  # noqa: ARG001
+def _silent(done: int, wanted: int) -> None:
     pass
 
 

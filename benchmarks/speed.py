@@ -1,0 +1,68 @@
+"""Speed of what a user waits for, against the limits that the project promises.
+
+Whole commands are run as cold processes; the figure is the median of several runs, the ratio is to the limit.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HELP_LIMIT_S = 0.4
+SEARCH_LIMIT_S = 6.0
+SEARCH_LIMIT_MIB = 400.0
+FRONT_LIMIT_S = 20.0
+
+
+def command_seconds(arguments: list[str], runs: int) -> float:
+    """Median wall time of a cold `scaler` process."""
+    times = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "scaler", *arguments], cwd=folder, check=True, capture_output=True)
+            times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def front_seconds() -> tuple[float, int]:
+    """Time to score every candidate of the shipped space, and their number."""
+    from scaler.accuracy import load
+    from scaler.latency.estimator import load_estimator
+    from scaler.search.evaluation import Evaluator
+    from scaler.search.front import pareto_front
+    from scaler.space_file import read_space
+
+    begin = time.perf_counter()
+    space = read_space("yolo-ret")
+    evaluator, estimator = Evaluator(space, "voc", load("voc")), load_estimator("nano")
+    candidates = list(space.candidates())
+    scored = evaluator.score_many(candidates, estimator)
+    pareto_front([s.ap for s in scored], [s.frame_ms for s in scored])
+    return time.perf_counter() - begin, len(candidates)
+
+
+def main(runs: int = 5) -> None:
+    """Print every figure with its limit and ratio."""
+    helped = command_seconds(["--help"], runs)
+    print(f"scaler --help                       {helped:6.2f} s   limit {HELP_LIMIT_S:g} s   ratio {helped / HELP_LIMIT_S:.2f}")
+    searched = command_seconds(["search", "--device", "nano", "--fps", "30"], runs)
+    print(
+        f"scaler search --device nano --fps 30 {searched:5.2f} s   limit {SEARCH_LIMIT_S:g} s   "
+        f"ratio {searched / SEARCH_LIMIT_S:.2f}"
+    )
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"  its memory                        {peak:6.0f} MiB limit {SEARCH_LIMIT_MIB:g} MiB ratio {peak / SEARCH_LIMIT_MIB:.2f}")
+    seconds, count = front_seconds()
+    print(
+        f"exact front of {count:,} candidates  {seconds:6.2f} s   limit {FRONT_LIMIT_S:g} s    "
+        f"ratio {seconds / FRONT_LIMIT_S:.2f}   {count / seconds:,.0f} candidates/s"
+    )
+
+
+if __name__ == "__main__":
+    main()

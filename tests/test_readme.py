@@ -1,0 +1,69 @@
+"""The README's commands and figures are true."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [block for language, block in re.findall(r"```(\w+)\n(.*?)```", README, re.S) if language == "bash"]
+COMMANDS = [
+    part.strip()
+    for block in BLOCKS
+    for line in block.splitlines()
+    for part in line.partition("   #")[0].rstrip(" &").split("&&")
+    if part.strip().startswith("scaler ")
+]
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command)
+    return subprocess.run(
+        [sys.executable, "-m", "scaler", *words[1:]], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_readme_has_the_main_job_among_its_commands():
+    assert "scaler search --device nano --fps 30" in COMMANDS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the commands run, one after the other: some read what others wrote."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_works(command, folder):
+    done = run(command, folder)
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_space_of_the_readme_is_valid(tmp_path):
+    from scaler.space_file import read_space
+
+    example = re.search(r"```toml\n(.*?)```", README, re.S)
+    assert example is not None
+    path = tmp_path / "my.toml"
+    path.write_text(example[1])
+
+    assert read_space(path).size == 3 * 5 * 7
+
+
+def test_the_comparison_with_the_paper_is_what_the_benchmark_prints():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from paper_comparison import table
+    finally:
+        sys.path.pop(0)
+    shown = re.search(r"paper_comparison.py` -->\n(.*?)\n<!-- end", README, re.S)
+
+    assert shown is not None
+    assert shown[1].strip() == table()
