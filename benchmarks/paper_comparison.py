@@ -1,29 +1,31 @@
-"""Prints the README's comparison: the nine published YOLO-ReT models, published against predicted."""
+"""Prints the README's comparison: the nine published YOLO-ReT models, each predicted by fits that have not seen it."""
 
 from __future__ import annotations
 
-from scaler.accuracy import load
-from scaler.latency.calibration import CALIBRATED_DEVICES
-from scaler.latency.estimator import load_estimator
-from scaler.search.cards import references
-from scaler.search.evaluation import Evaluator
-from scaler.space_file import read_space
+from scaler.accuracy.validation import validate
+from scaler.latency.calibration import CALIBRATED_DEVICES, calibrate
+from scaler.latency.validation import cross_validate
+from scaler.published import yolo_ret_rows
+from scaler.search.cards import short_name
 
 
 def table() -> str:
     """The comparison as Markdown."""
-    evaluator = Evaluator(read_space("yolo-ret"), "voc", load("voc"))
-    columns = [references(evaluator, load_estimator(device)) for device in CALIBRATED_DEVICES]
+    ap = {row.config: row.predicted for row in validate().voc[0].rows}
+    left_out = [cross_validate(calibrate(device)[0], "network") for device in CALIBRATED_DEVICES]
+    fps = [{row.row.group: 1000 / row.predicted_ms for row in part.rows} for part in left_out]
     lines = [
         "| model | AP50 published | predicted | Nano FPS published | predicted | NX | predicted | AGX | predicted |",
         "|---|" + "---:|" * 8,
     ]
-    for row in zip(*columns, strict=True):
-        first = row[0]
-        cells = [first.name, f"{first.published_ap:.2f}", f"{first.predicted_ap.mean:.1f}"]
-        for reference in row:
-            cells += [f"{reference.published_fps:.1f}", f"{reference.predicted_fps.mean:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+    for row in yolo_ret_rows():
+        config = row.detector() if row.table == "5" else None
+        if config is not None:
+            published = (row.fps_nano, row.fps_nx, row.fps_agx)
+            cells = [f"YOLO-ReT-{short_name(config)}@{config.resolution}", f"{row.ap50_voc:.2f}", f"{ap[config]:.1f}"]
+            for figure, predicted in zip(published, fps, strict=True):
+                cells += [f"{figure:.1f}", f"{predicted[config.name]:.1f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from scaler.errors import MissingExtraError, UsageError, UserError
 from scaler.search import storage as storage_module
@@ -364,6 +366,39 @@ def test_a_damaged_journal_is_refused_and_left_alone(tiny: Space, tmp_path: Path
         run(tiny, Toy(), path, trials=4)
     assert "\n" not in str(refused.value)
     assert path.read_text() == damaged
+
+
+@settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the one file of a test is overwritten
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 6000),
+            st.integers(0, 30),
+            st.sampled_from([b"", b"\n", b"{", b'"', b"null", b"-1", b"NaN", b"\xff", b"[]", b"9" * 5000, b"[" * 2000]),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_whatever_stands_in_a_journal_it_is_resumed_or_refused(
+    tiny: Space, tmp_path: Path, edits: list[tuple[int, int, bytes]]
+) -> None:
+    path, original = tmp_path / "study", tmp_path / "original"
+    if not original.exists():
+        run(tiny, Toy(), original, trials=4)
+    content = original.read_bytes()
+    for start, length, token in edits:
+        content = content[:start] + token + content[start + length :]
+    path.write_bytes(content)
+    try:
+        run(tiny, Toy(), path, trials=5)
+    except UserError as error:
+        assert "\n" not in str(error)
 
 
 def test_a_full_disk_loses_nothing(tiny: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -176,16 +177,12 @@ def server(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     if not SERVERS:
         pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         pytest.skip("PostgreSQL does not run as root, and setpriv (util-linux) is not installed")
-    folder = tmp_path_factory.mktemp("postgresql")
-    for parent in (folder, *folder.parents[:2]):  # pytest makes them for one user alone
-        if parent.stat().st_uid == os.geteuid() and parent != Path(parent.root):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    with server(folder) as url:
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:  # pytest's are closed to other users
         yield url
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 LOGARITHMIC_FROM = 4.0
 """Frame times that differ by more than this factor are drawn on a logarithmic axis."""
 
+SHOWN_AP = 40.0
+"""How far below the best AP the picture reaches: nobody trains what lies below, and it would flatten the rest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -47,8 +50,9 @@ def extent(devices: Sequence[DeviceResult]) -> Extent:
                 values.append(reference.published_ap)
         times += [1000 / device.target_fps] if device.target_fps is not None else []
     low, high = max(min(times), 1e-3), max(times)
-    air = max((max(values) - min(values)) * 0.06, 1.0)
-    bottom, top = min(values) - air, max(values) + air * 1.6
+    least = max(min(values), max(values) - SHOWN_AP)
+    air = max((max(values) - least) * 0.06, 1.0)
+    bottom, top = least - air, max(values) + air * 1.6
     if high / low > LOGARITHMIC_FROM:
         factor = (high / low) ** 0.05
         return Extent(low / factor, high * factor, bottom, top, logarithmic=True)

@@ -19,7 +19,7 @@ def accuracy_card(model: AccuracyModel) -> ModelCard:
     rows, backbones = model.leave_one_out, model.leave_one_backbone_out
     return ModelCard(
         name="YOLO-ReT accuracy law",
-        provenance="fitted",
+        provenance="calibrated",
         fitted_on=f"{model.n_rows} published detectors (YOLO-ReT, WACV 2022)",
         errors={
             "leave-one-detector-out mean error": f"{rows.mean_absolute_error_ap:.2f} AP",

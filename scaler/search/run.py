@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -64,10 +65,7 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     Raises:
         UserError: What the user asks for is unknown or impossible; the message is one line.
     """
-    if options.target_fps is not None and not options.target_fps > 0:
-        raise UsageError(f"the frame rate must be above 0, not {options.target_fps:g}; give for instance --fps 30")
-    if options.overhead_ms is not None and not options.overhead_ms >= 0:
-        raise UsageError(f"the overhead must be 0 ms or more, not {options.overhead_ms:g}")
+    _check(options)
     space = read_space(options.space)
     accuracy = load_accuracy(options.dataset)
     limits = Limits(*(_tighter(a, b) for a, b in zip(options.limits, Limits(**space.limits), strict=True)))
@@ -111,6 +109,18 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         devices=tuple(results),
     )
     return Search(result, any(outcome.interrupted for outcome in outcomes))
+
+
+def _check(options: SearchOptions) -> None:
+    """Refuse numbers that make no question."""
+    fps, overhead = options.target_fps, options.overhead_ms
+    if fps is not None and not 0 < fps < math.inf:
+        raise UsageError(f"the frame rate must be above 0 and finite, not {fps:g}; give for instance --fps 30")
+    if overhead is not None and not 0 <= overhead < math.inf:
+        raise UsageError(f"the overhead must be 0 ms or more and finite, not {overhead:g}")
+    for name, limit in options.limits._asdict().items():
+        if limit is not None and not 0 < limit < math.inf:
+            raise UsageError(f"the limit on {name} must be above 0 and finite, not {limit:g}")
 
 
 def _tighter(first: float | None, second: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -161,7 +162,7 @@ class StoredStudy:
 
     def _learn(self, trial: FrozenTrial) -> None:
         params = trial.user_attrs.get("params")
-        if not isinstance(params, dict) or trial.values is None:
+        if not isinstance(params, dict) or trial.values is None or not all(map(math.isfinite, trial.values)):
             return  # somebody else's
         if self.history.knows(params):
             return

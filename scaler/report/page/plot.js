@@ -28,6 +28,9 @@ function niceTicks(low, high) {
 const inAxis = (ms) => (plotState.axis === "frame" ? ms : 1000 / ms);
 const figureOf = (candidate) => (plotState.axis === "frame" ? candidate.frame : candidate.fps);
 
+// How far below the best AP the plot reaches at first: what lies below would flatten the rest. Zooming shows it.
+const SHOWN_AP = 40;
+
 function extentOf(device) {
   const xs = [];
   const ys = [];
@@ -42,8 +45,10 @@ function extentOf(device) {
   if (!xs.length) return { x: [1, 100], y: [0, 100] };
   const [low, high] = [Math.max(Math.min(...xs), 1e-3), Math.max(...xs)];
   const factor = Math.max((high / low) ** 0.06, 1.04);
-  const air = Math.max((Math.max(...ys) - Math.min(...ys)) * 0.06, 0.8);
-  return { x: [low / factor, high * factor], y: [Math.min(...ys) - air, Math.max(...ys) + 1.6 * air] };
+  const top = Math.max(...ys);
+  const least = Math.max(Math.min(...ys), top - SHOWN_AP);
+  const air = Math.max((top - least) * 0.06, 0.8);
+  return { x: [low / factor, high * factor], y: [least - air, top + 1.6 * air] };
 }
 
 function hoverText(metric, candidate) {
