@@ -5,6 +5,7 @@ Whole commands are run as cold processes; the figure is the median of several ru
 
 from __future__ import annotations
 
+import argparse
 import resource
 import statistics
 import subprocess
@@ -46,7 +47,7 @@ def front_seconds() -> tuple[float, int]:
     return time.perf_counter() - begin, len(candidates)
 
 
-def main(runs: int = 5) -> None:
+def main(runs: int) -> None:
     """Print every figure with its limit and ratio."""
     helped = command_seconds(["--help"], runs)
     print(f"scaler --help                       {helped:6.2f} s   limit {HELP_LIMIT_S:g} s   ratio {helped / HELP_LIMIT_S:.2f}")
@@ -65,4 +66,6 @@ def main(runs: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=7)
+    main(parser.parse_args().runs)

@@ -317,7 +317,7 @@ class TestTruncation:
         )
         assert set(taps) == {4, 8, 16, 32}
 
-    @pytest.mark.parametrize(("body", "channels"), COMPLETE.items(), ids=lambda v: str(v))
+    @pytest.mark.parametrize(("body", "channels"), COMPLETE.items(), ids=str)
     def test_the_complete_backbone_taps_its_head_convolution(self, body, channels):
         kept, taps = trunk(*body, 320).truncated(0)
         assert taps[32].shape == (channels, 10, 10)

@@ -151,9 +151,10 @@ class TestMobileNetV2:
 
     def test_residuals_are_where_the_shape_is_kept(self):
         residual = [p.name for p in mobilenetv2.trunk(1.0, 320).placements if p.block.nodes[-1].name == "residual"]
+        repeats = {2: 2, 3: 3, 4: 4, 5: 3, 6: 3}
         assert [name.removeprefix("backbone.") for name in residual] == [
-            f"stage{stage}.block{i}" for stage, repeats in ((2, 2), (3, 3), (4, 4), (5, 3), (6, 3)) for i in range(1, repeats)
-        ]  # fmt: skip
+            f"stage{stage}.block{i}" for stage, count in repeats.items() for i in range(1, count)
+        ]
 
 
 class TestEfficientNet:
@@ -170,6 +171,12 @@ class TestEfficientNet:
         body = efficientnet.trunk(variant, 320)
         assert params_of(body.truncated(published_drop(f"efficientnet-{variant}"))[0]) == stage6
         assert params_of(body.placements) == head
+
+    def test_residuals_are_where_the_shape_is_kept_also_without_expansion(self):
+        residual = [p.name for p in efficientnet.trunk("b1", 320).placements if p.block.nodes[-1].name == "residual"]
+        assert Counter(name.split(".")[1] for name in residual) == {
+            "stage1": 1, "stage2": 2, "stage3": 2, "stage4": 3, "stage5": 3, "stage6": 4, "stage7": 1,
+        }  # fmt: skip
 
     def test_the_cut_of_figure_2_is_a_block_earlier(self):
         assert params_of(efficientnet.trunk("b3", 320).truncated(4)[0]) == 6_031_348
@@ -196,9 +203,7 @@ class TestEfficientNet:
 
     def test_kernels_of_the_stages(self):
         placements = efficientnet.trunk("b0", 320).placements[1:-1]
-        kernels = {
-            p.stage: next(n.op.kernel for n in p.block.nodes if n.name == "depthwise.conv") for p in placements
-        }
+        kernels = {p.stage: next(n.op.kernel for n in p.block.nodes if n.name == "depthwise.conv") for p in placements}
         assert list(kernels.values()) == [3, 3, 5, 3, 5, 5, 3]
 
 
@@ -436,9 +441,7 @@ class TestConfiguration:
         graph = build(config)
         shapes = [(name, graph.placements[place].block.shape) for name, place in graph.outputs]
         side = config.resolution
-        assert shapes == [
-            (f"stride{s}", (3 * (config.classes + 5), side // s, side // s)) for s in (32, 16, 8)
-        ]
+        assert shapes == [(f"stride{s}", (3 * (config.classes + 5), side // s, side // s)) for s in (32, 16, 8)]
         assert graph.boxes == sum(3 * shape[1] * shape[2] for _, shape in shapes)
         assert graph.name == config.name
 
@@ -482,7 +485,9 @@ class TestBlocks:
         assert rounded >= max(divisor, 0.9 * channels)
         assert rounded <= max(divisor, channels + divisor)
 
-    @pytest.mark.parametrize(("channels", "rounded"), [(11.2, 16), (8.4, 8), (12.0, 16), (11.99, 16), (33.6, 32), (3, 8)])
+    @pytest.mark.parametrize(
+        ("channels", "rounded"), [(11.2, 16), (8.4, 8), (12.0, 16), (11.99, 16), (33.6, 32), (3, 8)]
+    )
     def test_channels_round_as_in_mobilenet(self, channels, rounded):
         assert round_channels(channels) == rounded
 

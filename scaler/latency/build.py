@@ -12,7 +12,7 @@ from scaler.latency.calibration import PRECISION
 from scaler.latency.device_model import kernel_ms_and_gradients, work_of
 from scaler.latency.fusion import graph_kernels
 from scaler.latency.kernels import Kernel
-from scaler.latency.table import Entry, LatencyTable, TableInfo
+from scaler.latency.table import HELD_OUT, Entry, LatencyTable, TableInfo
 from scaler.latency.validation import Z_90, DeviceReport
 
 METHOD = (
@@ -60,14 +60,9 @@ def build_table(report: DeviceReport) -> LatencyTable:
 
 def summary(report: DeviceReport) -> dict[str, float]:
     """Errors and coverages of a report in percent, by name."""
-    parts = {
-        "leave_one_network_out": report.leave_one_network_out,
-        "leave_one_backbone_out": report.leave_one_backbone_out,
-        "bifpn": report.bifpn,
-        "other_protocols": report.other,
-    }
+    parts = (report.leave_one_network_out, report.leave_one_backbone_out, report.bifpn, report.other)
     figures: dict[str, float] = {}
-    for name, part in parts.items():
+    for name, part in zip(HELD_OUT, parts, strict=True):
         figures[f"{name}_error"] = 100 * part.mean_error
         figures[f"{name}_coverage"] = 100 * part.coverage
     return figures

@@ -31,6 +31,9 @@ from scaler.latency.calibration import PARAMETERS, Calibration
 from scaler.latency.kernels import Kernel, KernelOp
 
 SCHEMA_VERSION = 1
+HELD_OUT = ("leave_one_network_out", "leave_one_backbone_out", "bifpn", "other_protocols")
+FIGURES = tuple(f"{part}_{figure}" for part in HELD_OUT for figure in ("error", "coverage"))
+"""What a table says about its errors; see `scaler.latency.validation.DeviceReport`."""
 
 
 class Entry(NamedTuple):
@@ -144,7 +147,7 @@ def _read_info(reader: Reader) -> TableInfo:
         networks=reader.integer("networks", minimum=0),
         sources=reader.strings("sources"),
         calibration=Calibration(theta, _read_covariance(reader), reader.number("residual_sd", minimum=0.0)),
-        validation={name: validation.number(name) for name in validation.keys},
+        validation={name: validation.number(name, minimum=0.0) for name in FIGURES},
     )
     reader.finish()
     return info

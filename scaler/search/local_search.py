@@ -116,4 +116,5 @@ def _parents(ap: FloatArray, frame_ms: FloatArray, violation: FloatArray) -> tup
     gain, cost = ap[members], frame_ms[members]
     steps = np.hypot(np.diff(gain) / np.ptp(gain), np.diff(cost) / np.ptp(cost))
     gaps = np.append(steps, 0) + np.append(0, steps)
+    gaps[[0, -1]] = gaps.max()  # what lies beyond an end, nobody knows
     return members, gaps + gaps.mean()
