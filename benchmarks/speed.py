@@ -47,22 +47,22 @@ def front_seconds() -> tuple[float, int]:
     return time.perf_counter() - begin, len(candidates)
 
 
+def report(name: str, figure: float, limit: float, unit: str) -> None:
+    """Print a figure beside its limit."""
+    print(f"{name:40} {figure:7.2f} {unit:4} limit {limit:5g} {unit:4} ratio {figure / limit:.2f}")
+
+
 def main(runs: int) -> None:
     """Print every figure with its limit and ratio."""
     helped = command_seconds(["--help"], runs)
-    print(f"scaler --help                       {helped:6.2f} s   limit {HELP_LIMIT_S:g} s   ratio {helped / HELP_LIMIT_S:.2f}")
+    report("scaler --help", helped, HELP_LIMIT_S, "s")
     searched = command_seconds(["search", "--device", "nano", "--fps", "30"], runs)
-    print(
-        f"scaler search --device nano --fps 30 {searched:5.2f} s   limit {SEARCH_LIMIT_S:g} s   "
-        f"ratio {searched / SEARCH_LIMIT_S:.2f}"
-    )
+    report("scaler search --device nano --fps 30", searched, SEARCH_LIMIT_S, "s")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"  its memory                        {peak:6.0f} MiB limit {SEARCH_LIMIT_MIB:g} MiB ratio {peak / SEARCH_LIMIT_MIB:.2f}")
+    report("  its memory", peak, SEARCH_LIMIT_MIB, "MiB")
     seconds, count = front_seconds()
-    print(
-        f"exact front of {count:,} candidates  {seconds:6.2f} s   limit {FRONT_LIMIT_S:g} s    "
-        f"ratio {seconds / FRONT_LIMIT_S:.2f}   {count / seconds:,.0f} candidates/s"
-    )
+    report(f"exact front of {count:,} candidates", seconds, FRONT_LIMIT_S, "s")
+    print(f"  {count / seconds:,.0f} candidates per second")
 
 
 if __name__ == "__main__":

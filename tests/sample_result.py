@@ -57,9 +57,7 @@ class Row:
     macs: int
 
 
-def _mobilenet(
-    width: float, drop: int, neck: str, resolution: int, *, rfcr: int = 5, repeats: int = 0
-) -> Params:
+def _mobilenet(width: float, drop: int, neck: str, resolution: int, *, rfcr: int = 5, repeats: int = 0) -> Params:
     params: Params = {"backbone": "mobilenetv2", "width": width, "drop": drop, "neck": neck}
     if repeats:
         params["repeats"] = repeats
@@ -99,9 +97,7 @@ def identity(params: Params) -> str:
     return hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:8]
 
 
-def _shares(
-    table: tuple[tuple[str, float, float, float, float], ...], row: Row, ms: float
-) -> tuple[Share, ...]:
+def _shares(table: tuple[tuple[str, float, float, float, float], ...], row: Row, ms: float) -> tuple[Share, ...]:
     return tuple(
         Share(
             name=name,
@@ -151,9 +147,7 @@ def _candidate(row: Row, slowdown: float, spread: float, provenance: str, overhe
     )
 
 
-def _reference(
-    name: str, ap: float, fps: float | None, predicted_ap: float, predicted_fps: float
-) -> Reference:
+def _reference(name: str, ap: float, fps: float | None, predicted_ap: float, predicted_fps: float) -> Reference:
     return Reference(
         name=name,
         source="YOLO-ReT (WACV 2022), Table 5",
@@ -183,9 +177,7 @@ def _explored(front: tuple[Candidate, ...]) -> tuple[tuple[float, float], ...]:
         frame = candidate.engine_ms.mean + candidate.overhead_ms
         for step in range(1, 26):
             wobble = (step * 37 + number * 11) % 23 / 23
-            points.append(
-                (frame * (1 + 0.05 * step * wobble), candidate.ap.mean - 0.35 * step * (1.1 - wobble))
-            )
+            points.append((frame * (1 + 0.05 * step * wobble), candidate.ap.mean - 0.35 * step * (1.1 - wobble)))
     return tuple(points)
 
 
@@ -300,18 +292,14 @@ def hostile_result() -> SearchResult:
     result = sample_result()
     device = nano()
     front = tuple(
-        dataclasses.replace(
-            c, params={**c.params, "backbone": HOSTILE, HOSTILE: HOSTILE}, ap_outside=(HOSTILE,)
-        )
+        dataclasses.replace(c, params={**c.params, "backbone": HOSTILE, HOSTILE: HOSTILE}, ap_outside=(HOSTILE,))
         for c in device.front
     )
     references = tuple(dataclasses.replace(r, name=HOSTILE, source=HOSTILE) for r in device.references)
     device = dataclasses.replace(
         device, device=HOSTILE, title=HOSTILE, message=HOSTILE, front=front, references=references
     )
-    return dataclasses.replace(
-        result, command=HOSTILE + EMPTY, metric=HOSTILE, space=HOSTILE, devices=(device,)
-    )
+    return dataclasses.replace(result, command=HOSTILE + EMPTY, metric=HOSTILE, space=HOSTILE, devices=(device,))
 
 
 def bare_result() -> SearchResult:

@@ -100,9 +100,7 @@ def test_coco_is_predicted_end_to_end(report):
     assert min(one.kendall_tau, backbone.kendall_tau) >= 0.85
 
 
-@pytest.mark.parametrize(
-    "omitted", [("neck", "none"), ("neck", "fpn"), ("resolution", 224), ("resolution", 416)]
-)
+@pytest.mark.parametrize("omitted", [("neck", "none"), ("neck", "fpn"), ("resolution", 224), ("resolution", 416)])
 def test_what_was_never_shown_is_predicted_too(omitted):
     name, value = omitted
     data = observations()
@@ -120,7 +118,7 @@ def test_worst_rows_and_noise_are_told(report):
 
 
 def test_kendall_tau_is_scipys():
-    from scipy.stats import kendalltau  # noqa: PLC0415
+    from scipy.stats import kendalltau
 
     rng = np.random.default_rng(3)
     first, second = rng.integers(0, 9, 40).tolist(), rng.integers(0, 9, 40).tolist()
@@ -218,9 +216,7 @@ def test_rfcr_gains_and_gains_less_where_the_neck_is_strong():
     for kernel in (3, 5, 7):
         by_neck = []
         for neck, repeats in NECKS:
-            plain = [
-                c for c in space(resolutions=(160, 320, 640)) if (c.neck, c.repeats, c.rfcr) == ("none", 1, 0)
-            ]
+            plain = [c for c in space(resolutions=(160, 320, 640)) if (c.neck, c.repeats, c.rfcr) == ("none", 1, 0)]
             plain = [replace(c, neck=neck, repeats=repeats) for c in plain]
             by_neck.append(gain(plain, rfcr=kernel))
         assert (np.min(by_neck) > 0.0).all()
@@ -247,13 +243,10 @@ def test_truncation_hurts_narrow_backbones_more_and_less_with_rfcr():
     for neck, repeats in NECKS:
         for rfcr in (0, 5):
             mobile = [
-                YoloRetConfig(backbone="mobilenetv2", width=w, neck=neck, repeats=repeats, rfcr=rfcr)
-                for w in WIDTHS
+                YoloRetConfig(backbone="mobilenetv2", width=w, neck=neck, repeats=repeats, rfcr=rfcr) for w in WIDTHS
             ]
             assert (np.diff(gain(mobile, drop=2)) > 0.0).all()
-        complete = [
-            c for c in space(drops=lambda _: (0,)) if (c.neck, c.repeats, c.rfcr) == (neck, repeats, 0)
-        ]
+        complete = [c for c in space(drops=lambda _: (0,)) if (c.neck, c.repeats, c.rfcr) == (neck, repeats, 0)]
         with_rfcr = [replace(c, rfcr=5) for c in complete]
         for backbone in BACKBONES:
             cut = published_drop(backbone)
@@ -276,8 +269,7 @@ def test_wider_and_bigger_backbones_never_hurt():
                 rest = {"neck": neck, "repeats": repeats, "rfcr": rfcr}
                 widths = [round(w, 2) for w in np.arange(0.35, 1.405, 0.01)]
                 mobile = [
-                    YoloRetConfig(backbone="mobilenetv2", width=w, drop=drop_of("mobilenetv2"), **rest)
-                    for w in widths
+                    YoloRetConfig(backbone="mobilenetv2", width=w, drop=drop_of("mobilenetv2"), **rest) for w in widths
                 ]
                 efficient = [YoloRetConfig(backbone=b, drop=drop_of(b), **rest) for b in BACKBONES[1:]]
                 assert (np.diff(ap(mobile)) > 0.0).all()
@@ -302,9 +294,7 @@ def test_necks_keep_their_order():
     assert (gain(fpn, neck="panet") > 0.0).all()
     assert (gain(plain, neck="bifpn") > 0.0).all()
     for neck in ("fpn", "panet", "bifpn"):
-        by_repeats = np.array(
-            [ap([replace(c, neck=neck, repeats=n) for c in plain[:500]]) for n in (1, 2, 3, 4, 5)]
-        )
+        by_repeats = np.array([ap([replace(c, neck=neck, repeats=n) for c in plain[:500]]) for n in (1, 2, 3, 4, 5)])
         assert (np.diff(by_repeats, axis=0) > 0.0).all()
         assert (np.diff(by_repeats, 2, axis=0) < 0.0).all()
 
@@ -432,9 +422,7 @@ def test_loading_imports_neither_scipy_nor_torch_nor_pandas():
 def test_forty_thousand_predictions_take_a_fraction_of_a_second():
     configs = list(space(resolutions=RESOLUTIONS, drops=lambda b: (0, published_drop(b))))[:40_000]
     best = min(_seconds(configs) for _ in range(5))
-    assert (
-        best * 40_000 / len(configs) <= 1.0
-    )  # 0.2 s on an idle core; the bar of 0.5 s is benchmarks' affair
+    assert best * 40_000 / len(configs) <= 1.0  # 0.2 s on an idle core; the bar of 0.5 s is benchmarks' affair
 
 
 def _seconds(configs) -> float:

@@ -56,9 +56,7 @@ def test_a_path_is_taken_as_it_stands(data: Path) -> None:
 
 
 def test_a_path_to_nothing_is_refused(data: Path) -> None:
-    assert "no such file; expected a device profile" in refusal(
-        lambda: catalog.find("profiles", data / "no.toml")
-    )
+    assert "no such file; expected a device profile" in refusal(lambda: catalog.find("profiles", data / "no.toml"))
 
 
 def test_a_name_may_have_a_folder(data: Path) -> None:

@@ -227,7 +227,20 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_reports_whole(here, 
 
 
 def test_ctrl_c_keeps_what_was_found_and_the_same_command_goes_on(here):
-    command = [sys.executable, "-m", "scaler", "search", "--device", "nano", "--fps", "30", "--trials", "3000", "--out", "r"]
+    command = [
+        sys.executable,
+        "-m",
+        "scaler",
+        "search",
+        "--device",
+        "nano",
+        "--fps",
+        "30",
+        "--trials",
+        "3000",
+        "--out",
+        "r",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = Path("r/study.journal")
     for _ in range(600):

@@ -129,9 +129,7 @@ def test_derived_peaks_round_to_the_published_ones(peak: Peak) -> None:
 
 @pytest.mark.parametrize("device", IDS)
 def test_the_table_above_has_every_mode(device: str) -> None:
-    assert {mode.name for mode in load_device(device).modes} == {
-        row.mode for row in PEAKS if row.device == device
-    }
+    assert {mode.name for mode in load_device(device).modes} == {row.mode for row in PEAKS if row.device == device}
 
 
 @pytest.mark.parametrize("facts", FACTS, ids=lambda facts: facts.device)
@@ -183,9 +181,7 @@ def test_bandwidth_in_bytes_is_decimal() -> None:
     assert load_device("nano").mode().bandwidth_bytes_per_s == 25.6e9
 
 
-@pytest.mark.parametrize(
-    "name", ["nx", "NX", "xavier-nx", "Xavier NX", "jetson_xavier_nx", PROFILES / "nx.toml"]
-)
+@pytest.mark.parametrize("name", ["nx", "NX", "xavier-nx", "Xavier NX", "jetson_xavier_nx", PROFILES / "nx.toml"])
 def test_a_device_answers_to_its_id_aliases_and_path(name: str | Path) -> None:
     assert load_device(name).id == "nx"
 

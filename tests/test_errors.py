@@ -16,9 +16,7 @@ from scaler.errors import (
     unknown_name,
 )
 
-FILE_ERROR = FileError(
-    "nano.toml", "modes[2].gpu_mhz", "found 'fast'", "expected a number", "remove the quotes"
-)
+FILE_ERROR = FileError("nano.toml", "modes[2].gpu_mhz", "found 'fast'", "expected a number", "remove the quotes")
 ALL = [
     UserError("the disk is full"),
     UsageError("unknown device 'x'"),
@@ -47,9 +45,7 @@ def test_an_error_survives_the_way_from_a_worker_process(error: UserError) -> No
 
 
 def test_a_file_error_says_where_what_what_is_allowed_and_what_to_do() -> None:
-    assert str(FILE_ERROR) == (
-        "nano.toml: modes[2].gpu_mhz: found 'fast'; expected a number; remove the quotes"
-    )
+    assert str(FILE_ERROR) == ("nano.toml: modes[2].gpu_mhz: found 'fast'; expected a number; remove the quotes")
 
 
 def test_a_file_error_leaves_out_what_it_does_not_know() -> None:

@@ -83,9 +83,7 @@ class TestEveryStructuredFile:
 
         assert message == f"{path}: schema_version: found 2; this scaler reads 1; update scaler"
 
-    def test_a_file_without_a_schema_version_is_refused(
-        self, tmp_path: Path, read: Callable[..., Reader]
-    ) -> None:
+    def test_a_file_without_a_schema_version_is_refused(self, tmp_path: Path, read: Callable[..., Reader]) -> None:
         path = tmp_path / "a"
         path.write_text('{"a": 2}' if read is read_json else "a = 2")
 
@@ -99,9 +97,7 @@ class TestEveryStructuredFile:
         assert read(path, schema_version=1).keys == ("schema_version",)
 
 
-def test_a_huge_file_is_refused_before_it_fills_the_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_huge_file_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("scaler.files._MAX_BYTES", 2**20)
     (tmp_path / "a").write_bytes(b"x" * (2**20 + 1))
 
@@ -191,9 +187,7 @@ class TestCsv:
             ('op,k,us\n"co\nnv",1,1\n', "line 2: a line break in a cell"),
         ],
     )
-    def test_a_wrong_table_is_refused_with_line_and_column(
-        self, tmp_path: Path, text: str, expected: str
-    ) -> None:
+    def test_a_wrong_table_is_refused_with_line_and_column(self, tmp_path: Path, text: str, expected: str) -> None:
         assert expected in refusal(lambda: self.read(tmp_path, text))
 
     def test_the_first_wrong_cell_of_a_column_is_named(self, tmp_path: Path) -> None:
@@ -203,9 +197,7 @@ class TestCsv:
 
     def test_20_000_rows_of_14_columns_are_read_in_a_tenth_of_a_second(self, tmp_path: Path) -> None:
         header = [f"c{i}" for i in range(12)] + ["us", "spread"]
-        body = "\n".join(
-            ",".join([str(i * j % 977) for j in range(12)] + [f"{i}.5", "0.1"]) for i in range(20_000)
-        )
+        body = "\n".join(",".join([str(i * j % 977) for j in range(12)] + [f"{i}.5", "0.1"]) for i in range(20_000))
         (tmp_path / "t.csv").write_text(",".join(header) + "\n" + body)
         columns = {name: integer_cell() if name[0] == "c" else number_cell() for name in header}
 
@@ -269,9 +261,7 @@ class TestWriteAtomic:
         assert list(tmp_path.iterdir()) == [tmp_path / "a"]
         assert (tmp_path / "a").read_text() == "old"
 
-    def test_an_interrupt_leaves_nothing_behind(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_interrupt_leaves_nothing_behind(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 

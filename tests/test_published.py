@@ -39,9 +39,7 @@ def test_cuts_and_necks_become_the_projects_names():
     efficient = next(r for r in _rows("2") if r.variant == "B3" and r.truncated).detector()
     assert (efficient.backbone, efficient.width, efficient.drop) == ("efficientnet-b3", 1.0, 3)
     necks = Counter((row.detector().neck, row.detector().repeats) for row in _rows("3"))
-    assert necks == dict.fromkeys(
-        [(n, 1) for n in ("none", "fpn", "panet")] + [("bifpn", n) for n in (1, 2, 3)], 6
-    )
+    assert necks == dict.fromkeys([(n, 1) for n in ("none", "fpn", "panet")] + [("bifpn", n) for n in (1, 2, 3)], 6)
 
 
 def test_tables_agree_on_accuracy_and_differ_once_on_frame_rate():

@@ -52,8 +52,7 @@ def test_a_refusal_names_the_place_in_tables_of_tables() -> None:
     message = refusal(lambda: mode.number("gpu_mhz", minimum=1))
 
     assert message == (
-        "space.toml: devices[0].modes[2].gpu_mhz: found 'fast'; expected a number >= 1; "
-        "write a number, without quotes"
+        "space.toml: devices[0].modes[2].gpu_mhz: found 'fast'; expected a number >= 1; write a number, without quotes"
     )
 
 
@@ -110,9 +109,7 @@ def test_a_wrong_choice_is_answered_with_the_nearest() -> None:
 
 
 def test_a_list_that_is_too_short_is_refused() -> None:
-    assert "a list of at least 1, each a table" in refusal(
-        lambda: reader(modes=[]).tables("modes", at_least=1)
-    )
+    assert "a list of at least 1, each a table" in refusal(lambda: reader(modes=[]).tables("modes", at_least=1))
 
 
 @pytest.mark.parametrize("value", [1, "x", [], [1], None])

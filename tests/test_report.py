@@ -127,8 +127,7 @@ def test_console_prints_any_result_without_reading_markup(name: str) -> None:
 def test_console_keeps_a_long_front_short_and_says_so() -> None:
     device = nano()
     front = tuple(
-        dataclasses.replace(device.front[0], id=f"id{n:03d}", ap=Interval(40 + n / 4, 39, 70))
-        for n in range(100)
+        dataclasses.replace(device.front[0], id=f"id{n:03d}", ap=Interval(40 + n / 4, 39, 70)) for n in range(100)
     )
     device = dataclasses.replace(device, front=front, pick="id060", knee="id030")
     text = printed(dataclasses.replace(sample_result(), devices=(device,)), 120)
@@ -148,9 +147,7 @@ def test_csv_has_a_row_per_candidate_and_device_and_names_its_units(tmp_path: Pa
     with (tmp_path / "pareto.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 12 + 11 + 1, "the nearest candidate of the second device stands beside its front"
-    assert {"engine_ms", "engine_ms_low", "overhead_ms", "frame_ms", "fps_high", "weights_mib", "ap"} <= set(
-        rows[0]
-    )
+    assert {"engine_ms", "engine_ms_low", "overhead_ms", "frame_ms", "fps_high", "weights_mib", "ap"} <= set(rows[0])
     pick = next(row for row in rows if row["pick"] == "True")
     candidate = result.devices[0].front[6]
     assert (pick["id"], pick["rank"], pick["param_width"]) == (candidate.id, "7", "0.75")
@@ -228,9 +225,7 @@ def test_a_half_written_file_is_refused_wherever_it_is_cut(tmp_path: Path) -> No
 def test_svg_is_well_formed_and_labelled(tmp_path: Path) -> None:
     write_plot([sample_result()], tmp_path / "pareto.svg")
     root = ElementTree.parse(tmp_path / "pareto.svg").getroot()
-    text = " ".join(
-        "".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")
-    )
+    text = " ".join("".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text"))
     for piece in (
         "VOC AP50", "frame time in ms", "frames per second", "30 FPS or more",
         "Jetson Nano (5W, TensorRT FP16)",

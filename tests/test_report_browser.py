@@ -60,11 +60,7 @@ def opened(browser: Any, path: Path, width: int, height: int = 900) -> None:
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(path.as_uri())
-    until(
-        lambda: browser.execute_script(
-            "return document.querySelectorAll('#plot .scatterlayer .trace').length"
-        )
-    )
+    until(lambda: browser.execute_script("return document.querySelectorAll('#plot .scatterlayer .trace').length"))
 
 
 def until(check: Callable[[], Any]) -> Any:
@@ -90,9 +86,7 @@ def text(page: Any, css: str) -> str:
 
 
 def click(page: Any, css: str) -> None:
-    page.execute_script(
-        "arguments[0].scrollIntoView({block: 'center'})", page.find_element("css selector", css)
-    )
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", page.find_element("css selector", css))
     page.find_element("css selector", css).click()
 
 
@@ -115,9 +109,7 @@ def test_hover_shows_the_candidate(page: Any) -> None:
     actions = pytest.importorskip("selenium.webdriver").ActionChains
     points = page.find_elements("css selector", "#plot .scatterlayer .trace:nth-child(3) .point")
     actions(page).move_to_element(points[4]).perform()
-    label = until(
-        lambda: page.execute_script("return document.querySelector('.hoverlayer .hovertext')?.textContent")
-    )
+    label = until(lambda: page.execute_script("return document.querySelector('.hoverlayer .hovertext')?.textContent"))
     assert "PANet · RFCR 5+s4 · 256 px" in label
     assert "44.4 FPS" in label
 
@@ -127,10 +119,7 @@ def test_click_on_a_point_selects_it(page: Any) -> None:
     points = page.find_elements("css selector", "#plot .scatterlayer .trace:nth-child(3) .point")
     actions(page).move_to_element(points[9]).click().perform()
     until(lambda: "×1.4" in text(page, "#details h2"))
-    assert (
-        page.execute_script("return document.querySelector('#front [aria-selected=true] td.rank').innerText")
-        == "10"
-    )
+    assert page.execute_script("return document.querySelector('#front [aria-selected=true] td.rank').innerText") == "10"
 
 
 def test_switching_the_device_changes_table_and_plot(page: Any) -> None:
@@ -178,10 +167,7 @@ def test_selecting_a_row_shows_its_breakdown(page: Any) -> None:
     page.switch_to.active_element.send_keys("\ue015")  # arrow down
     page.switch_to.active_element.send_keys("\n")
     assert "224 px" in text(page, "#details .rest")
-    assert (
-        page.execute_script("return document.activeElement.dataset.id")
-        == sample_result().devices[0].front[3].id
-    )
+    assert page.execute_script("return document.activeElement.dataset.id") == sample_result().devices[0].front[3].id
 
 
 def test_axis_can_be_frames_per_second(page: Any) -> None:
@@ -207,9 +193,7 @@ def test_dark_scheme_recolours_page_and_plot(page: Any) -> None:
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     try:
         until(lambda: page.execute_script(colour) != light)
-        assert (
-            page.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(14, 20, 26)"
-        )
+        assert page.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(14, 20, 26)"
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 

@@ -38,7 +38,10 @@ def test_the_wheel_does_the_main_job_from_another_directory(python, tmp_path):
 
 
 def test_the_wheel_finds_its_own_copy_of_the_shipped_data(python, tmp_path):
-    where = "import scaler.catalog as c; print(c.find('profiles', 'nano')); print(c.find('latency_tables', 'nx/tensorrt-fp16'))"
+    where = (
+        "from scaler.catalog import find; "
+        "print(find('profiles', 'nano')); print(find('latency_tables', 'nx/tensorrt-fp16'))"
+    )
 
     for line in checked(python, "-c", where, cwd=tmp_path).stdout.splitlines():
         assert "shipped" in line

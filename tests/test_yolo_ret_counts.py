@@ -10,7 +10,16 @@ from scaler.models.detectors.yolo_ret import YoloRetConfig, build
 
 GOLDEN = Path(__file__).parent / "golden" / "yoloret_reference_counts.csv"
 ROWS = list(csv.DictReader(GOLDEN.read_text().splitlines()))
-DROPS = {"out_relu": 0, "block_15_add": 2, "head_swish": 0, "add_8": 2, "add_14": 3, "add_18": 1, "add_17": 3, "add_16": 4}
+DROPS = {
+    "out_relu": 0,
+    "block_15_add": 2,
+    "head_swish": 0,
+    "add_8": 2,
+    "add_14": 3,
+    "add_18": 1,
+    "add_17": 3,
+    "add_16": 4,
+}
 
 
 def config(row: dict[str, str]) -> YoloRetConfig:

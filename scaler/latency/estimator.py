@@ -48,6 +48,8 @@ class Prediction(NamedTuple):
     frame: FloatArray
     log_sd: FloatArray
     """Standard deviation of the logarithm of the frame time."""
+    engine_log_sd: FloatArray
+    """The same of the engine time alone, of which less is known: only frames were published."""
     table_share: FloatArray
     """Share of the engine time found in the table."""
 
@@ -113,7 +115,9 @@ class Estimator:
     @property
     def fingerprint(self) -> str:
         """8 hexadecimal digits that change with whatever the predictions depend on."""
-        content = (self.calibration.theta.tobytes(), repr(self._rates), repr(sorted(self._entries.items())))
+        model = self.calibration
+        fitted = (model.theta.tobytes(), model.covariance.tobytes(), model.residual_sd)
+        content = (fitted, self._rates, self._overhead_ms, sorted(self._entries.items()))
         return blake2b(repr(content).encode(), digest_size=4).hexdigest()
 
     @property
@@ -177,9 +181,11 @@ class Estimator:
         if self._overhead_ms is not None:
             overhead = np.full(len(sums), self._overhead_ms)
             frame = engine + overhead
-            gradient[:, len(ENGINE_PARAMETERS) : -slopes.shape[1]] = 0.0  # it is known: no parameter moves it
+        of_engine = gradient.copy()
+        of_engine[:, len(ENGINE_PARAMETERS) : -slopes.shape[1]] = 0.0  # no overhead parameter moves the engine
+        log_sd = model.log_sd(frame, gradient if self._overhead_ms is None else of_engine)
         share = blocks[:, 1] / blocks[:, 0]
-        return Prediction(engine, overhead, frame, model.log_sd(frame, gradient), share)
+        return Prediction(engine, overhead, frame, log_sd, model.log_sd(engine, of_engine), share)
 
     def estimate(self, graph: Graph) -> Prediction:
         """Frame time of one network, as arrays of length 1."""

@@ -13,6 +13,7 @@ from scaler.latency.device_model import FloatArray
 from scaler.latency.estimator import Estimator
 from scaler.latency.fusion import block_kernels
 from scaler.latency.kernels import Kernel
+from scaler.latency.validation import Z_90
 from scaler.search.evaluation import Evaluator, Network
 from scaler.search.result import Candidate, Coverage, Interval, Share
 from scaler.space import Params
@@ -41,6 +42,7 @@ def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Cand
     prediction = estimator.estimate(network.graph)
     frame, engine = float(prediction.frame[0]), float(prediction.engine[0])
     low, high = float(prediction.low[0]), float(prediction.high[0])
+    spread = math.exp(Z_90 * float(prediction.engine_log_sd[0]))
     overhead, share = float(prediction.overhead[0]), float(prediction.table_share[0])
     ap = evaluator.ap(params)
     width = element_bytes(estimator.precision)
@@ -52,7 +54,7 @@ def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Cand
         ap=Interval(ap.mean, ap.low, ap.high),
         ap_inside_support=ap.inside_support,
         ap_outside=ap.outside,
-        engine_ms=Interval(engine, engine * low / frame, engine * high / frame),
+        engine_ms=Interval(engine, engine / spread, engine * spread),
         overhead_ms=overhead,
         fps=Interval(1000 / frame, 1000 / high, 1000 / low),
         reach_probability=reach_probability(frame, float(prediction.log_sd[0]), evaluator.target_fps),

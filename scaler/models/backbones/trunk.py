@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -28,8 +29,8 @@ class Trunk:
     placements: tuple[Placement, ...]
 
     def stride(self, place: int) -> int:
-        """Total stride of a block's output."""
-        return self.input_shape[1] // self.placements[place].block.shape[1]
+        """Total stride of a block's output, a power of two also where the size of the picture is none's multiple."""
+        return int(2 ** round(math.log2(self.input_shape[1] / self.placements[place].block.shape[1])))
 
     @cached_property
     def max_drop(self) -> int:

@@ -61,6 +61,8 @@ class YoloRetConfig:
             raise UsageError(unknown_name("backbone", self.backbone, BACKBONES))
         if self.neck not in NECKS:
             raise UsageError(unknown_name("neck", self.neck, NECKS))
+        for name in ("drop", "repeats", "rfcr", "resolution", "classes"):
+            _require(name, getattr(self, name), type(getattr(self, name)) is int, "a whole number")
         mobile = self.backbone == "mobilenetv2"
         _require("width", self.width, WIDTHS[0] <= self.width <= WIDTHS[1] if mobile else self.width == 1.0,
                  f"{WIDTHS[0]} to {WIDTHS[1]} for mobilenetv2, 1.0 for {self.backbone}")  # fmt: skip
