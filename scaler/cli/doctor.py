@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import typer
@@ -55,6 +54,8 @@ def _checks() -> list[tuple[str, bool | None, str]]:
 
 
 def _package(name: str) -> tuple[str, bool, str]:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
     try:
         return name, True, version(name)
     except PackageNotFoundError:

@@ -17,8 +17,6 @@ from scaler.cli.options import Dataset, Json, OverheadMs, PowerMode, Precision, 
 if TYPE_CHECKING:
     from scaler.search.run import Search
 
-REPORTS = ("pareto.csv", "pareto.json", "pareto.png", "pareto.svg", "report.html")
-
 
 def command(
     device: Annotated[list[str], typer.Option("--device", "-d", help="Device to search for; may be repeated.")],
@@ -57,7 +55,7 @@ def command(
 
     Example: scaler search --device nano --fps 30
     """
-    from scaler.files import make_folder  # noqa: PLC0415
+    from scaler.report.writing import REPORTS, report_writer  # noqa: PLC0415
     from scaler.search.evaluation import Limits  # noqa: PLC0415  (the help needs no numpy)
     from scaler.search.run import SearchOptions, default_folder, search  # noqa: PLC0415
 
@@ -77,11 +75,13 @@ def command(
         command=shlex.join(["scaler", *sys.argv[1:]]),
     )
     folder = out or default_folder(question)
-    make_folder(folder)
-    with _progress() as progress:
-        found = search(replace(question, storage=storage or folder / "study.journal"), progress)
-    _write(found, folder)
-    _print(found, folder, json_output)
+    question = replace(question, folder=folder, storage=storage or folder / "study.journal")
+    with report_writer() as reports:
+        with _progress() as progress:
+            found = search(question, progress)
+        with reports.writing(found.result, folder):
+            _print(found, folder, json_output)
+    say(f"reports: {folder}/ ({', '.join(REPORTS)})")
     if found.interrupted:
         say("scaler: interrupted; the same command goes on where it stopped")
         raise typer.Exit(1)
@@ -107,19 +107,6 @@ def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
         yield update
 
 
-def _write(found: Search, folder: Path) -> None:
-    from scaler.report.files import write_csv, write_json  # noqa: PLC0415
-    from scaler.report.html import write_html  # noqa: PLC0415
-    from scaler.report.plot import write_plot  # noqa: PLC0415
-
-    result = found.result
-    write_json(result, folder / "pareto.json")
-    write_csv(result, folder / "pareto.csv")
-    write_html(result, folder / "report.html")
-    if any(device.front or device.nearest for device in result.devices):
-        write_plot([result], folder / "pareto.png", folder / "pareto.svg")
-
-
 def _print(found: Search, folder: Path, json_output: bool) -> None:
     if json_output:
         from scaler.report.files import json_text  # noqa: PLC0415
@@ -129,4 +116,3 @@ def _print(found: Search, folder: Path, json_output: bool) -> None:
     from scaler.report.console import print_result  # noqa: PLC0415
 
     print_result(found.result, console(), folder=folder)
-    say(f"reports: {folder}/ ({', '.join(REPORTS)})")

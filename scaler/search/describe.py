@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from scaler.cost import MIB, block_cost, by_stage
 from scaler.devices import element_bytes
@@ -79,35 +79,38 @@ def reach_probability(frame_ms: float, log_sd: float, target_fps: float | None) 
 
 def breakdown(network: Network, estimator: Estimator, engine_ms: float) -> tuple[tuple[Share, ...], tuple[Share, ...]]:
     """Cost by stage in execution order and by kernel kind, dearest first; times sum to `engine_ms`."""
-    placements = network.graph.placements
-    kernels = [kernel for placement in placements for kernel in block_kernels(placement.block)]
+    placed = [(p.stage, kernel) for p in network.graph.placements for kernel in block_kernels(p.block)]
+    kernels = [kernel for _, kernel in placed]
     ms, _ = estimator.kernel_times(kernels)
     ms *= engine_ms / ms.sum()
     width = element_bytes(estimator.precision)
-    places = np.repeat(range(len(placements)), [len(block_kernels(p.block)) for p in placements])
-    stages = []
-    index = {placement.name: place for place, placement in enumerate(placements)}
-    for stage, members in by_stage(network.graph).items():
-        chosen = np.flatnonzero(np.isin(places, [index[p.name] for p in members]))
-        params = sum(block_cost(p.block).params for p in members)
-        stages.append(_share(stage, chosen, kernels, ms, width, params))
-    by_kind: dict[str, list[int]] = {}
-    for place, kernel in enumerate(kernels):
-        by_kind.setdefault(kind_name(kernel), []).append(place)
-    kinds = [
-        _share(kind, chosen, kernels, ms, width, sum(kernels[i].weights for i in chosen))
-        for kind, chosen in by_kind.items()
-    ]
-    return tuple(stages), tuple(sorted(kinds, key=lambda share: -share.ms))
+    figures = np.array([(k.macs, k.moved * width, k.weights, 1) for k in kernels])
+    params = {
+        stage: sum(block_cost(p.block).params for p in placements)
+        for stage, placements in by_stage(network.graph).items()
+    }
+    stages = _shares([stage for stage, _ in placed], ms, figures, params)
+    kinds = _shares([kind_name(kernel) for kernel in kernels], ms, figures, {})
+    return stages, tuple(sorted(kinds, key=lambda share: -share.ms))
 
 
-def _share(name: str, chosen: Iterable[int], kernels: list[Kernel], ms: FloatArray, width: int, params: int) -> Share:
-    places = list(chosen)
-    return Share(
-        name=name,
-        ms=float(ms[places].sum()),
-        macs=sum(kernels[i].macs for i in places),
-        memory_access_bytes=sum(kernels[i].moved for i in places) * width,
-        params=params,
-        kernels=len(places),
+def _shares(
+    names: list[str], ms: FloatArray, figures: npt.NDArray[np.int64], params: dict[str, int]
+) -> tuple[Share, ...]:
+    """Sums by name, in order of appearance; parameters are the kernels' weights where `params` has none."""
+    order = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    places = np.array([order[name] for name in names])
+    times = np.bincount(places, weights=ms)
+    sums = np.zeros((len(order), figures.shape[1]), dtype=np.int64)
+    np.add.at(sums, places, figures)
+    return tuple(
+        Share(
+            name=name,
+            ms=float(times[place]),
+            macs=int(sums[place, 0]),
+            memory_access_bytes=int(sums[place, 1]),
+            params=params.get(name, int(sums[place, 2])),
+            kernels=int(sums[place, 3]),
+        )
+        for name, place in order.items()
     )

@@ -52,7 +52,11 @@ class Network:
     params: Params
     config: YoloRetConfig
     graph: Graph
-    cost: Cost
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the network costs; only limits and reports ask for it."""
+        return graph_cost(self.graph)
 
     @cached_property
     def peak_elements(self) -> int:
@@ -112,7 +116,7 @@ class Evaluator:
     def _build(self, params: Params) -> Network:
         config = self.space.configure(params, CLASSES[self.dataset])
         graph = FAMILIES[self.space.family].build(config)
-        return Network(params, config, graph, graph_cost(graph))
+        return Network(params, config, graph)
 
     def ap(self, params: Params) -> AccuracyPrediction:
         """Predicted accuracy of a candidate, computed once."""

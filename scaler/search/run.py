@@ -15,6 +15,7 @@ from scaler import __version__
 from scaler.accuracy import NOISE_AP
 from scaler.accuracy import load as load_accuracy
 from scaler.errors import UsageError
+from scaler.files import make_folder
 from scaler.latency.estimator import RUNTIME, Estimator, load_estimator
 from scaler.search.cards import accuracy_card, latency_card, references, warm_starts
 from scaler.search.describe import describe
@@ -45,6 +46,8 @@ class SearchOptions:
     sampler: str = "auto"
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
+    folder: Path | None = None
+    """Where reports will go: made once the question is known to be a good one, before anything is paid for."""
     storage: str | Path | None = None
     """Journal file or Optuna storage URL; None keeps the study in memory."""
     study: str | None = None
@@ -76,6 +79,8 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         )
         for name in dict.fromkeys(options.devices)
     ]
+    if options.folder is not None:
+        make_folder(options.folder)
     results, outcomes = [], []
     for estimator in estimators:
         outcome = run_study(

@@ -24,6 +24,7 @@ BACKBONES = ("mobilenetv2", "efficientnet-b0", "efficientnet-b1", "efficientnet-
 WIDTHS = (0.35, 1.4)
 RESOLUTIONS = (160, 640)
 RFCR_KERNELS = (0, 3, 5, 7)
+MAX_REPEATS = 16
 NECKS = get_args(NeckKind)
 EFFICIENTDET_WIDTHS = {"b0": 64, "b1": 88, "b2": 112, "b3": 160}
 """BiFPN channels of EfficientDet-D0 to D3 (Tan et al., CVPR 2020, Table 1)."""
@@ -46,7 +47,7 @@ class YoloRetConfig:
     """Trailing backbone blocks cut off: 0 keeps all; `published_drop` is the paper's cut."""
     neck: NeckKind = "panet"
     repeats: int = 1
-    """How often the neck aggregates."""
+    """How often the neck aggregates, at most `MAX_REPEATS`."""
     rfcr: int = 0
     """Kernel of RFCR's depthwise convolution, 5 in the paper; 0 is without RFCR."""
     shortcut: bool = False
@@ -66,8 +67,8 @@ class YoloRetConfig:
         mobile = self.backbone == "mobilenetv2"
         _require("width", self.width, WIDTHS[0] <= self.width <= WIDTHS[1] if mobile else self.width == 1.0,
                  f"{WIDTHS[0]} to {WIDTHS[1]} for mobilenetv2, 1.0 for {self.backbone}")  # fmt: skip
-        _require("repeats", self.repeats, self.repeats >= 1 and (self.neck != "none" or self.repeats == 1),
-                 "1 or more, and 1 for the neck 'none'")  # fmt: skip
+        most = 1 if self.neck == "none" else MAX_REPEATS
+        _require("repeats", self.repeats, 1 <= self.repeats <= most, f"1 to {MAX_REPEATS}, and 1 for the neck 'none'")
         _require("rfcr", self.rfcr, self.rfcr in RFCR_KERNELS, "0 (off), 3, 5 or 7")
         _require("shortcut", self.shortcut, bool(self.rfcr) or not self.shortcut, "false where rfcr is 0")
         low, high = RESOLUTIONS
