@@ -84,6 +84,21 @@ def test_the_same_seed_gives_the_same_front_in_another_folder(here, capsys):
     assert fronts[0] == fronts[1]
 
 
+def test_another_question_in_the_same_folder_gets_a_study_of_its_own(here, capsys):
+    for more in ([], ["--overhead-ms", "3"], ["--max-params", "2e6"], ["--power-mode", "5W"]):
+        assert run([*QUICK, *more, "--out", "r", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["trials"] == 40
+
+
+def test_a_study_that_the_user_names_is_refused_for_another_question(here, capsys):
+    assert run([*QUICK, "--study", "mine", "--out", "r"]) == 0
+    capsys.readouterr()
+
+    said = fails(capsys, *QUICK, "--study", "mine", "--overhead-ms", "3", "--out", "r", code=1)
+    assert "mine-nano" in said
+    assert "overhead_ms" in said
+
+
 def test_several_devices_get_a_front_each_with_the_same_accuracies(here, capsys):
     assert run(["search", "-d", "nano", "-d", "agx", "-d", "orin-nx", "--fps", "25", "--trials", "40", "--json"]) == 0
 

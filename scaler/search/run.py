@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         seed=options.seed,
         trials=sum(outcome.trials for outcome in outcomes),
         distinct=sum(outcome.distinct for outcome in outcomes),
-        study=outcomes[0].storage,
+        study="; ".join(outcome.storage for outcome in outcomes),
         limits={name: value for name, value in limits._asdict().items() if value is not None},
         noise_ap=NOISE_AP,
         accuracy_model=accuracy_card(accuracy),
@@ -138,27 +139,32 @@ def _named(progress: Progress, device: str) -> Callable[[int, int], None]:
 
 
 def _plan(options: SearchOptions, evaluator: Evaluator, estimator: Estimator) -> StudyPlan:
-    """The study of one device, named after the question, so that each question has its own study."""
-    device = f"{estimator.device.id}-{estimator.mode.name}-{estimator.precision}"
-    target = "" if options.target_fps is None else f"-{options.target_fps:g}fps"
-    asked = options.study or f"{evaluator.space.name}-{options.dataset}"
+    """The study of one device; unless the user names it, its name holds the question, so that each has its own."""
     limits = {name: f"{value:g}" for name, value in evaluator.limits._asdict().items() if value is not None}
+    target = "none" if options.target_fps is None else f"{options.target_fps:g}"
+    metadata = {
+        "device": estimator.device.id,
+        "power_mode": estimator.mode.name,
+        "precision": estimator.precision,
+        "dataset": options.dataset,
+        "target_fps": target,
+        "overhead_ms": "published" if options.overhead_ms is None else f"{options.overhead_ms:g}",
+        "limits": ", ".join(f"{name} <= {value}" for name, value in limits.items()) or "none",
+        "latency": estimator.fingerprint,
+    }
+    if options.study is not None:
+        name = f"{options.study}-{estimator.device.id}"
+    else:
+        asked = (evaluator.space.name, options.dataset, estimator.device.id, f"{target}fps", options.sampler)
+        digest = blake2b(repr((evaluator.space.digest, metadata)).encode(), digest_size=3).hexdigest()
+        name = "-".join((*asked, f"seed{options.seed}", digest))
     return StudyPlan(
         sampler=options.sampler,
         trials=options.trials,
         seed=options.seed,
-        name=f"{asked}-{device}{target}-{options.sampler}-seed{options.seed}",
+        name=name,
         warm_starts=warm_starts(evaluator),
-        metadata={
-            "device": estimator.device.id,
-            "power_mode": estimator.mode.name,
-            "precision": estimator.precision,
-            "dataset": options.dataset,
-            "target_fps": "none" if options.target_fps is None else f"{options.target_fps:g}",
-            "overhead_ms": "published" if options.overhead_ms is None else f"{options.overhead_ms:g}",
-            "limits": ", ".join(f"{name} <= {value}" for name, value in limits.items()) or "none",
-            "latency": estimator.fingerprint,
-        },
+        metadata=metadata,
     )
 
 
