@@ -109,9 +109,9 @@ def proper_name(value: ParameterValue) -> str:
 
 
 def frame_ms(candidate: Candidate) -> Interval:
-    """Engine and overhead together, in ms: what `fps` is the inverse of."""
-    engine, overhead = candidate.engine_ms, candidate.overhead_ms
-    return Interval(engine.mean + overhead, engine.low + overhead, engine.high + overhead)
+    """Engine and overhead together, in ms: the inverse of `fps`, whose interval is narrower than the engine's."""
+    fps = candidate.fps
+    return Interval(1000 / fps.mean, 1000 / fps.high, 1000 / fps.low)
 
 
 def number(value: float) -> str:
