@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scaler.catalog import find
 from scaler.cli import run
 
 QUICK = ["search", "--device", "nano", "--fps", "30", "--trials", "40"]
@@ -106,6 +107,21 @@ def test_several_devices_get_a_front_each_with_the_same_accuracies(here, capsys)
     assert [device["latency_model"]["provenance"] for device in devices] == ["calibrated", "calibrated", "estimated"]
     ap = {c["id"]: c["ap"] for device in devices for c in device["front"]}
     assert all(ap[c["id"]] == c["ap"] for device in devices for c in device["front"])
+
+
+def test_two_names_of_one_device_are_one_device(here, capsys):
+    assert run(["search", "-d", "nano", "-d", "jetson-nano", "--fps", "30", "--trials", "30", "--json"]) == 0
+
+    assert [device["device"] for device in json.loads(capsys.readouterr().out)["devices"]] == ["nano"]
+
+
+def test_a_device_of_ones_own_is_estimated_from_its_profile(here, capsys):
+    profile = find("profiles", "orin-nx").read_text().replace('id = "orin-nx"', 'id = "mine"')
+    (here / "mine.toml").write_text(profile)
+    assert run(["search", "--device", "mine.toml", "--fps", "30", "--trials", "30"]) == 0
+
+    result = json.loads((here / "results" / "yolo-ret-voc-mine-30fps" / "pareto.json").read_text())
+    assert result["devices"][0]["latency_model"]["provenance"] == "estimated"
 
 
 def test_an_unreachable_target_says_what_stands_in_the_way_and_which_comes_nearest(here, capsys):

@@ -74,16 +74,16 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     accuracy = load_accuracy(options.dataset)
     limits = Limits(*(_tighter(a, b) for a, b in zip(options.limits, Limits(**space.limits), strict=True)))
     evaluator = Evaluator(space, options.dataset, accuracy, target_fps=options.target_fps, limits=limits)
-    estimators = [
-        load_estimator(
+    estimators: dict[str, Estimator] = {}
+    for name in options.devices:
+        estimator = load_estimator(
             name, precision=options.precision, power_mode=options.power_mode, overhead_ms=options.overhead_ms
         )
-        for name in dict.fromkeys(options.devices)
-    ]
+        estimators.setdefault(estimator.device.id, estimator)  # two names of one device are one device
     if options.folder is not None:
         make_folder(options.folder)
     results, outcomes = [], []
-    for estimator in estimators:
+    for estimator in estimators.values():
         outcome = run_study(
             space,
             evaluator.scorer(estimator),
@@ -171,7 +171,8 @@ def _plan(options: SearchOptions, evaluator: Evaluator, estimator: Estimator) ->
 def default_folder(options: SearchOptions) -> Path:
     """Where reports and study go when the user names no folder: `results/` and the question."""
     target = "" if options.target_fps is None else f"-{options.target_fps:g}fps"
-    return Path("results") / f"{Path(options.space).stem}-{options.dataset}-{'-'.join(options.devices)}{target}"
+    devices = "-".join(Path(name).stem for name in options.devices)  # a device may be the path of a profile
+    return Path("results") / f"{Path(options.space).stem}-{options.dataset}-{devices}{target}"
 
 
 def device_result(evaluator: Evaluator, estimator: Estimator, outcome: StudyOutcome) -> DeviceResult:
@@ -222,7 +223,7 @@ def _message(
         return _picked(front, device)
     if nearest is None:
         return "No candidate was evaluated."
-    return _unreachable(evaluator, nearest, device)
+    return _unreachable(evaluator, estimator, nearest)
 
 
 def _picked(front: tuple[Candidate, ...], device: str) -> str:
@@ -237,7 +238,7 @@ def _picked(front: tuple[Candidate, ...], device: str) -> str:
     return text
 
 
-def _unreachable(evaluator: Evaluator, nearest: Candidate, device: str) -> str:
+def _unreachable(evaluator: Evaluator, estimator: Estimator, nearest: Candidate) -> str:
     """What stands in the way: the overhead, the dearest stage, or another limit."""
     network = evaluator.network(nearest.params)
     frame = nearest.engine_ms.mean + nearest.overhead_ms
@@ -251,10 +252,10 @@ def _unreachable(evaluator: Evaluator, nearest: Candidate, device: str) -> str:
             f"{nearest.overhead_ms:.1f} ms and the network {nearest.engine_ms.mean:.1f} ms "
             f"(most in {dearest.name}: {dearest.ms:.1f} ms)"
         )
-    for name, excess in evaluator.violations(network, frame, "fp16").items():
+    for name, excess in evaluator.violations(network, frame, estimator.precision).items():
         if name != "fps" and excess > 0:
             reasons.append(f"it exceeds the limit on {name} by {100 * excess:.0f} %")
     return (
-        f"No candidate meets the demands on {device}. {nearest.id} comes nearest with {nearest.fps.mean:.1f} FPS "
-        f"and AP {nearest.ap.mean:.1f}; {'; '.join(reasons)}."
+        f"No candidate meets the demands on {estimator.device.name}. {nearest.id} comes nearest with "
+        f"{nearest.fps.mean:.1f} FPS and AP {nearest.ap.mean:.1f}; {'; '.join(reasons)}."
     )
