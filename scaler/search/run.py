@@ -256,6 +256,6 @@ def _unreachable(evaluator: Evaluator, estimator: Estimator, nearest: Candidate)
         if name != "fps" and excess > 0:
             reasons.append(f"it exceeds the limit on {name} by {100 * excess:.0f} %")
     return (
-        f"No candidate meets the demands on {estimator.device.name}. {nearest.id} comes nearest with "
-        f"{nearest.fps.mean:.1f} FPS and AP {nearest.ap.mean:.1f}; {'; '.join(reasons)}."
+        f"None of the candidates evaluated meets the demands on {estimator.device.name}. {nearest.id} comes nearest "
+        f"with {nearest.fps.mean:.1f} FPS and AP {nearest.ap.mean:.1f}; {'; '.join(reasons)}."
     )
