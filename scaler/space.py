@@ -180,16 +180,6 @@ class Space:
         differing = sorted((name, value) for name, value in params.items() if value != usual[name])
         return blake2b(repr((self.family, differing)).encode(), digest_size=4).hexdigest()
 
-    def value_names(self, params: Params) -> dict[str, str]:
-        """The names that the file gives to values of this candidate, by parameter: `{"drop": "published"}`."""
-        found = {}
-        for parameter in self.parameters:
-            if (option := parameter.active(params)) is not None:
-                for name, value in option.named.items():
-                    if value == params[parameter.name]:
-                        found[parameter.name] = name
-        return found
-
     def neighbours(self, params: Params) -> list[Params]:
         """All candidates one step away: one parameter takes an adjacent number or any other text.
 

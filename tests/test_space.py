@@ -85,7 +85,11 @@ def test_the_shipped_space_is_enumerated_in_half_a_second(shipped: Space) -> Non
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_shipped_space_names_the_published_cuts(shipped: Space, backbone: str) -> None:
     params = shipped.canonical({"backbone": backbone, "drop": published_drop(backbone), "rfcr": 5})
-    assert shipped.value_names(params) == {"drop": "published", "rfcr": "published"}
+    options = {parameter.name: parameter.active(params) for parameter in shipped.parameters}
+    for name in ("drop", "rfcr"):
+        option = options[name]
+        assert option is not None
+        assert option.named["published"] == params[name]
 
 
 def test_the_number_in_the_file_is_right(shipped: Space) -> None:
