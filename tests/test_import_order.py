@@ -28,6 +28,9 @@ ROOMS = (
     "scaler.space_file",
     "scaler.search",
     "scaler.report",
+    "scaler.export",
+    "scaler.runtimes",
+    "scaler.profiling",
     "scaler.cli",
     "scaler.__main__",
 )

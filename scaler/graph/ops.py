@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 Shape: TypeAlias = tuple[int, int, int]
 """`(channels, height, width)`."""
 
-ActivationKind: TypeAlias = Literal["relu", "relu6", "swish", "sigmoid"]
+ActivationKind: TypeAlias = Literal["relu", "relu6", "swish", "sigmoid", "hard_swish", "mish"]
 PaddingStyle: TypeAlias = Literal["same", "symmetric"]
 """`same` is TensorFlow's rule (surplus on the bottom and right), `symmetric` is `(kernel - 1) // 2`."""
 

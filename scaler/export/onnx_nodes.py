@@ -1,0 +1,167 @@
+"""Operators as ONNX nodes: one rule an operator, the same from opset 11 to the newest.
+
+A layer may need several nodes. The last one carries the layer's name and so does its output; helpers before it are
+called `<layer>/<part>`, so that whatever name a runtime gives a fused kernel leads back to the graph. HardSwish and
+Mish are written with operators that opset 11 knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from scaler.export.weights import Array
+from scaler.graph.graph import Layer
+from scaler.graph.ops import (
+    Activation,
+    ActivationKind,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Gate,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Upsample,
+    WeightedSum,
+)
+
+SEPARATOR = "/"
+"""Between a layer's name and the part of it that a helper node or a constant is."""
+
+
+class NodeWriter:
+    """Collects the nodes and constants of one network."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._shared: set[str] = set()
+
+    def constant(self, name: str, values: npt.NDArray[Any]) -> str:
+        """Add a constant; returns its name."""
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def shared(self, name: str, values: npt.NDArray[Any]) -> str:
+        """Add a constant once, however often it is asked for."""
+        if name not in self._shared:
+            self._shared.add(name)
+            self.constant(name, values)
+        return name
+
+    def node(self, kind: str, name: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
+        """Add a node whose output is called like it, or as said; returns the output's name."""
+        output = name if output is None else output
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=name, **attributes))
+        return output
+
+
+def add_layer(
+    writer: NodeWriter, layer: Layer, inputs: Sequence[str], weights: dict[str, Array], output: str | None = None
+) -> str:
+    """Write one layer.
+
+    Args:
+        writer: Where to.
+        layer: The layer.
+        inputs: Names of the tensors that it reads.
+        weights: Its arrays, see `scaler.export.weights.shapes`; `bias` is added where it is given.
+        output: Name of its output where another layer is folded into this one.
+    """
+    name, op = layer.name, layer.op
+    match op:
+        case Conv():
+            return writer.node(
+                "Conv",
+                name,
+                [*inputs, *_stored(writer, name, weights)],
+                output,
+                kernel_shape=[op.kernel] * 2,
+                strides=[op.stride] * 2,
+                group=op.groups,
+                pads=list(op.padding),
+            )
+        case Linear():
+            flat = writer.node("Flatten", f"{name}/flatten", inputs)
+            return writer.node("Gemm", name, [flat, *_stored(writer, name, weights)], output, transB=1)
+        case BatchNorm():
+            stored = [
+                writer.constant(f"{name}/{part}", weights[part]) for part in ("gamma", "beta", "mean", "variance")
+            ]
+            return writer.node("BatchNormalization", name, [*inputs, *stored], output, epsilon=op.epsilon)
+        case Activation():
+            return _activation(writer, name, inputs[0], op.kind, output)
+        case Add():
+            return _sum(writer, name, inputs, output)
+        case WeightedSum():
+            scaled = [
+                writer.node("Mul", f"{name}/scale{i}", [value, writer.constant(f"{name}/weight{i}", factor)])
+                for i, (value, factor) in enumerate(zip(inputs, weights["scale"], strict=True))
+            ]
+            return _sum(writer, name, scaled, output)
+        case Gate():
+            return writer.node("Mul", name, inputs, output)
+        case Concat():
+            return writer.node("Concat", name, inputs, output, axis=1)
+        case MaxPool():
+            return writer.node(
+                "MaxPool",
+                name,
+                inputs,
+                output,
+                kernel_shape=[op.kernel] * 2,
+                strides=[op.stride] * 2,
+                pads=list(op.padding),
+            )
+        case GlobalAveragePool():
+            return writer.node("GlobalAveragePool", name, inputs, output)
+        case Upsample():
+            nothing = writer.shared("no_region", np.zeros(0, np.float32))
+            scales = writer.shared(f"scales{op.factor}", np.array([1, 1, op.factor, op.factor], np.float32))
+            return writer.node(
+                "Resize",
+                name,
+                [*inputs, nothing, scales],
+                output,
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+
+
+def _stored(writer: NodeWriter, name: str, weights: dict[str, Array]) -> list[str]:
+    """Store weight and, where there is one, bias."""
+    return [writer.constant(f"{name}/{part}", weights[part]) for part in ("weight", "bias") if part in weights]
+
+
+def _activation(writer: NodeWriter, name: str, value: str, kind: ActivationKind, output: str | None) -> str:
+    match kind:
+        case "relu":
+            return writer.node("Relu", name, [value], output)
+        case "relu6":
+            limits = [writer.shared(f"limit{limit}", np.array(limit, np.float32)) for limit in (0, 6)]
+            return writer.node("Clip", name, [value, *limits], output)
+        case "sigmoid":
+            return writer.node("Sigmoid", name, [value], output)
+        case "swish":
+            return writer.node("Mul", name, [value, writer.node("Sigmoid", f"{name}/sigmoid", [value])], output)
+        case "hard_swish":
+            gate = writer.node("HardSigmoid", f"{name}/gate", [value], alpha=1 / 6, beta=0.5)
+            return writer.node("Mul", name, [value, gate], output)
+        case "mish":
+            gate = writer.node("Tanh", f"{name}/tanh", [writer.node("Softplus", f"{name}/softplus", [value])])
+            return writer.node("Mul", name, [value, gate], output)
+
+
+def _sum(writer: NodeWriter, name: str, values: Sequence[str], output: str | None) -> str:
+    """Add tensors two at a time, which every runtime fuses."""
+    total = values[0]
+    for index, value in enumerate(values[1:-1], start=1):
+        total = writer.node("Add", f"{name}/add{index}", [total, value])
+    return writer.node("Add", name, [total, values[-1]], output)

@@ -1,0 +1,1 @@
+"""From a device to its latency table: plan, measure, harvest, prove."""

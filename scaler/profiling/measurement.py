@@ -1,0 +1,169 @@
+"""What was measured of one network: raw samples, layer times, conditions; a JSON file each.
+
+A network is timed in rounds, each beside the same reference network, so that drift of the machine cancels in the
+quotient of the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar, cast, get_args
+
+import numpy as np
+
+from scaler.devices import PRECISIONS
+from scaler.files import Reader, read_json, write_atomic
+from scaler.runtimes.protocol import Conditions, FloatArray, LayerTime
+from scaler.space import Params, Value
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+KIND = "scaler-measurement"
+LARGEST_SPREAD = 0.10
+"""Spread above which a measurement is repeated, and flagged if it stays."""
+
+
+class Round(NamedTuple):
+    """Raw samples in ms of the network and, just before and after, of the reference."""
+
+    reference_ms: tuple[float, ...]
+    network_ms: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Median time of the network over that of the reference."""
+        return float(np.median(self.network_ms) / np.median(self.reference_ms))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One network on one device; `error` is set and there are no rounds where it could not be measured."""
+
+    network: str
+    """The candidate's id."""
+    params: Params
+    """The candidate."""
+    conditions: Conditions
+    rounds: tuple[Round, ...] = ()
+    layers: tuple[LayerTime, ...] = ()
+    layers_scale: float = 1.0
+    """Time of the reference during the profile over that during the rounds: 1.1 where the machine was 10 % slower."""
+    seconds: float = 0.0
+    """What the measurement took, preparation included."""
+    tries: int = 1
+    warnings: tuple[str, ...] = ()
+    """What is doubtful about it: a large spread, throttling, clocks that could not be pinned."""
+    error: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Time of the network over that of the reference: the median over the rounds."""
+        return float(np.median([r.ratio for r in self.rounds]))
+
+    @property
+    def reference_ms(self) -> float:
+        """Time of the reference network: the median over the rounds."""
+        return float(np.median([np.median(r.reference_ms) for r in self.rounds]))
+
+    @property
+    def samples_ms(self) -> FloatArray:
+        """All raw samples of the network."""
+        return np.concatenate([r.network_ms for r in self.rounds])
+
+    @property
+    def spread(self) -> float:
+        """Range of the middle 80 % of the rounds' ratios over their median."""
+        low, middle, high = np.percentile([r.ratio for r in self.rounds], (10, 50, 90))
+        return float((high - low) / middle)
+
+    @property
+    def p99_ms(self) -> float:
+        """99th percentile of the raw samples."""
+        return float(np.percentile(self.samples_ms, 99))
+
+
+def write_measurement(measurement: Measurement, path: Path) -> None:
+    """Write a measurement, whole or not at all."""
+    content = {"schema_version": SCHEMA_VERSION, "kind": KIND, **asdict(measurement)}
+    content["rounds"] = [r._asdict() for r in measurement.rounds]
+    content["layers"] = [layer._asdict() for layer in measurement.layers]
+    write_atomic(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def read_measurement(path: Path | str) -> Measurement:
+    """Read a measurement.
+
+    Raises:
+        FileError: The file is missing, cut off or of another kind, or a time is not a positive number.
+    """
+    reader = read_json(path, schema_version=SCHEMA_VERSION)
+    reader.choice("kind", (KIND,))
+    error = _text(reader, "error")
+    measurement = Measurement(
+        network=reader.string("network"),
+        params=read_params(reader, "params"),
+        conditions=read_conditions(reader.table("conditions")),
+        rounds=tuple(_round(table) for table in reader.tables("rounds", at_least=0 if error else 1)),
+        layers=tuple(_layer(table) for table in reader.tables("layers")),
+        layers_scale=reader.number("layers_scale", minimum=1e-6),
+        seconds=reader.number("seconds", minimum=0),
+        tries=reader.integer("tries", minimum=0),
+        warnings=reader.strings("warnings"),
+        error=error,
+    )
+    reader.finish()
+    return measurement
+
+
+def read_conditions(reader: Reader) -> Conditions:
+    """Read the conditions of a measurement."""
+    clocks = reader.table("clocks_mhz")
+    return Conditions(
+        runtime=reader.string("runtime"),
+        runtime_version=reader.string("runtime_version"),
+        precision=reader.choice("precision", PRECISIONS),
+        batch=reader.integer("batch", minimum=1),
+        processor=reader.string("processor"),
+        power_mode=reader.string("power_mode"),
+        clocks_mhz={name: clocks.number(name, minimum=0) for name in clocks.keys},
+        clocks_pinned=_optional(reader, "clocks_pinned", reader.boolean),
+        temperature_c=_optional(reader, "temperature_c", reader.number),
+        throttled=_optional(reader, "throttled", reader.boolean),
+        notes=reader.strings("notes"),
+    )
+
+
+def read_params(reader: Reader, key: str) -> Params:
+    """Read the parameters of a candidate."""
+    raw = reader.raw(key)
+    if not isinstance(raw, Mapping) or not all(isinstance(value, get_args(Value)) for value in raw.values()):
+        raise reader.error(key, "no parameters", "expected a table of texts, numbers and true or false")
+    return cast("Params", dict(raw))
+
+
+def _optional(reader: Reader, key: str, read: Callable[[str], T]) -> T | None:
+    return None if reader.raw(key) is None else read(key)
+
+
+def _text(reader: Reader, key: str) -> str:
+    """A text that may be empty."""
+    value = reader.raw(key)
+    if not isinstance(value, str):
+        raise reader.error(key, f"found {value!r}", "expected a text")
+    return value
+
+
+def _round(reader: Reader) -> Round:
+    return Round(
+        reader.numbers("reference_ms", at_least=1, minimum=1e-6), reader.numbers("network_ms", at_least=1, minimum=1e-6)
+    )
+
+
+def _layer(reader: Reader) -> LayerTime:
+    return LayerTime(
+        _text(reader, "name"), reader.number("ms", minimum=0), reader.strings("nodes"), _text(reader, "kind")
+    )

@@ -1,0 +1,1 @@
+"""What runs a network and says how long it takes."""
