@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,10 @@ import pytest
 from scaler import devices
 from scaler.devices import (
     PRECISIONS,
+    Cpu,
     Device,
     Precision,
+    ThreadMode,
     list_devices,
     load_device,
 )
@@ -189,7 +192,7 @@ def test_a_device_answers_to_its_id_aliases_and_path(name: str | Path) -> None:
 def test_an_unknown_device_is_answered_with_the_nearest() -> None:
     message = refusal(lambda: load_device("nanoo"), UsageError)
 
-    assert message == f"unknown device 'nanoo'; did you mean 'nano'? known: {', '.join(IDS)}"
+    assert message == f"unknown device 'nanoo'; did you mean 'nano'? known: {', '.join(IDS)}, host"
 
 
 @pytest.mark.parametrize("name", ["15W", "15w", "15W_6CORE", "MODE_15W_2CORE"])
@@ -319,11 +322,160 @@ def test_a_wrong_profile_is_refused_with_the_place_and_the_way_out(
     assert expected in refusal(lambda: load_device(path), FileError)
 
 
-def test_the_model_profile_in_the_documentation_can_be_read(tmp_path: Path) -> None:
-    text = (devices.__doc__ or "").partition("::\n")[2]
-    path = tmp_path / "my-board.toml"
+def documented(identity: str, folder: Path) -> Path:
+    """The model profile of this id in the documentation, as a file."""
+    blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", devices.__doc__ or "")
+    text = next(block for block in blocks if f'id = "{identity}"' in block)
+    path = folder / f"{identity}.toml"
     path.write_text(text)
+    return path
 
-    device: Device = load_device(path)
+
+def test_the_model_profile_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    device: Device = load_device(documented("my-board", tmp_path))
 
     assert device.software[0].onnx_opset == 17
+
+
+def test_the_model_profile_of_a_cpu_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    device = load_device(documented("my-cpu", tmp_path))
+
+    assert device.cpu == Cpu(
+        processor="Intel Xeon (Emerald Rapids)",
+        architecture="x86_64",
+        instruction_sets=("avx2", "avx512f", "amx_int8"),
+        cores=4,
+        l2_kib=2048,
+        l3_kib=16384,
+    )
+    assert device.mode("1") == ThreadMode(name="1-thread", aliases=("1",), threads=1)
+    assert (device.dla_count, device.software) == (0, ())
+
+
+OWN_CPU = """
+schema_version = 1
+id = "my-cpu"
+name = "My Computer"
+latency_provenance = "measured"
+memory_gib = 16
+default_mode = "1-thread"
+default_mode_reason = "others did not reproduce"
+[cpu]
+processor = "ARM Cortex-A76"
+architecture = "aarch64"
+cores = 4
+[[modes]]
+name = "1-thread"
+threads = 1
+[[modes]]
+name = "4-threads"
+threads = 4
+[sources]
+cpu = "/proc/cpuinfo"
+memory = "/proc/meminfo"
+"""
+
+
+@pytest.fixture
+def own_cpu(own_profiles: Path) -> Device:
+    (own_profiles / "my-cpu.toml").write_text(OWN_CPU)
+    return load_device("my-cpu")
+
+
+def test_a_cpu_has_threads_for_modes_and_fp32_in_onnx_runtime(own_cpu: Device) -> None:
+    assert own_cpu.gpu is None
+    assert own_cpu.processor == "ARM Cortex-A76"
+    assert (own_cpu.runtimes, own_cpu.precisions, own_cpu.default_precision) == (("onnxruntime",), ("fp32",), "fp32")
+    assert [mode.name for mode in own_cpu.modes] == ["1-thread", "4-threads"]
+    assert own_cpu.mode().name == "1-thread"
+    assert own_cpu.cpu is not None
+    assert (own_cpu.cpu.l2_kib, own_cpu.cpu.l3_kib, own_cpu.cpu.instruction_sets) == (None, None, ())
+
+
+def test_a_gpu_runs_tensorrt_and_fp16_is_meant_when_none_is_named() -> None:
+    nano = load_device("nano")
+
+    assert nano.cpu is None
+    assert nano.processor == "Maxwell 5.3"
+    assert (nano.runtimes, nano.default_precision) == (("tensorrt",), "fp16")
+    assert nano.require_precision(None) == "fp16"
+
+
+def test_a_gpu_without_fp16_means_fp32(tmp_path: Path) -> None:
+    path = tmp_path / "my-board.toml"
+    path.write_text(OWN.replace(", fp16 = 1024", ""))
+
+    assert load_device(path).require_precision(None) == "fp32"
+
+
+def test_an_unknown_number_of_threads_is_answered_with_the_known(own_cpu: Device) -> None:
+    message = refusal(lambda: own_cpu.mode("8-threads"), UsageError)
+
+    assert message == (
+        "unknown thread mode of My Computer '8-threads'; did you mean '4-threads'? known: 1-thread, 4-threads"
+    )
+
+
+def test_a_cpu_without_fp16_says_what_it_has(own_cpu: Device) -> None:
+    message = refusal(lambda: own_cpu.require_precision("fp16"), UnsupportedError)
+
+    assert message == "My Computer has no FP16 in ONNX Runtime; it supports fp32"
+
+
+def test_what_needs_the_peaks_of_a_gpu_is_refused_a_cpu_with_the_way_out(own_cpu: Device) -> None:
+    expected = (
+        "My Computer is a CPU: there is no estimate from a data sheet, its latency must be measured: "
+        "scaler profile run --device my-cpu"
+    )
+
+    assert refusal(own_cpu.require_gpu, UnsupportedError) == expected
+    assert refusal(own_cpu.gpu_mode, UnsupportedError) == expected
+    assert load_device("nano").require_gpu() == load_device("nano").gpu
+    assert load_device("nano").gpu_mode("5w").name == "5W"
+
+
+def test_a_cpu_can_be_sent_to_a_worker_and_used_as_a_key(own_cpu: Device) -> None:
+    assert pickle.loads(pickle.dumps(own_cpu)) == own_cpu
+    assert {own_cpu: 1}[own_cpu] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[cpu]", "[gpu]\n[cpu]", "cpu: found beside [gpu]; expected one of the two; give each a profile of its own"),
+        ("[cpu]", "[cpus]", "gpu: missing; expected a table [gpu] or [cpu]; add one of them"),
+        ("cores = 4", "cores = 0", "cpu.cores: found 0; expected a whole number >= 1"),
+        ("cores = 4", "", "cpu.cores: missing"),
+        ("cores = 4", "cores = 4\nl2 = 512", "cpu.l2: unknown key; known: "),
+        ("cores = 4", "cores = 4\nl2_kib = 0", "cpu.l2_kib: found 0"),
+        ("threads = 1", "sms = 1", "modes[0].threads: missing"),
+        ("threads = 1", "threads = 1\nsms = 1", "modes[0].sms: unknown key; known: aliases, name, threads"),
+        ("threads = 4", "threads = 0", "modes[1].threads: found 0; expected a whole number >= 1"),
+        ('default_mode = "1-thread"', 'default_mode = "15W"', "default_mode: found '15W'; expected one of 1-thread, 4"),
+        ("memory_gib = 16", "memory_gib = 16\ndla_count = 0", "dla_count: unknown key"),
+        ('cpu = "/proc/cpuinfo"', 'gpu = "/proc/cpuinfo"', "sources.cpu: missing"),
+        ("[sources]", '[[software]]\njetpack = "6.2"\n[sources]', "software: unknown key"),
+    ],
+)
+def test_a_wrong_profile_of_a_cpu_is_refused_with_the_place(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    path = tmp_path / "my-cpu.toml"
+    assert old in OWN_CPU
+    path.write_text(OWN_CPU.replace(old, new, 1))
+
+    assert expected in refusal(lambda: load_device(path), FileError)
+
+
+@pytest.mark.parametrize("name", ["host", "Host"])
+def test_a_profile_may_not_take_the_name_of_the_computer_at_hand(own_profiles: Path, name: str) -> None:
+    (own_profiles / f"{name}.toml").write_text(OWN_CPU.replace("my-cpu", name))
+    expected = "id: 'host' is the name of the computer at hand; choose another name"
+
+    assert refusal(lambda: load_device("host"), FileError).endswith(f"{name}.toml: {expected}")
+    assert expected in refusal(list_devices, FileError)
+
+
+def test_no_alias_may_be_the_name_of_the_computer_at_hand(tmp_path: Path) -> None:
+    path = tmp_path / "my-cpu.toml"
+    path.write_text('aliases = ["HOST"]' + OWN_CPU)
+
+    assert "aliases: 'host' is the name of the computer at hand" in refusal(lambda: load_device(path), FileError)

@@ -7,7 +7,7 @@ import pytest
 from scaler.cost import graph_cost
 from scaler.graph.graph import INPUT_NAME, Block, BlockBuilder, Graph
 from scaler.graph.ops import Activation, Add, BatchNorm, Concat, Conv, Gate, GlobalAveragePool, MaxPool, WeightedSum
-from scaler.latency.fusion import block_kernels, graph_kernels
+from scaler.latency.fusion import RULES, FusionRules, block_kernels, graph_kernels, kernel_groups
 from scaler.latency.kernels import Kernel
 from scaler.models.backbones import efficientnet, mobilenetv2, resnet
 from scaler.models.blocks import inverted_residual
@@ -258,6 +258,62 @@ class TestRules:
     def test_kernels_of_a_block_are_computed_once(self):
         block = DETECTORS[0].placements[2].block
         assert block_kernels(block) is block_kernels(block)
+
+
+def groups(block: Block) -> list[tuple[str, list[str]]]:
+    """Kind of kernel and names of the nodes that it computes."""
+    return [(kernel.op, [block.nodes[index].name for index in nodes]) for kernel, nodes in kernel_groups(block)]
+
+
+class TestGroups:
+    @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+    @pytest.mark.parametrize("graph", NETWORKS, ids=lambda graph: graph.name)
+    def test_every_node_belongs_to_one_kernel_but_for_concatenations_in_place(self, graph: Graph, rules: FusionRules):
+        for block in {placement.block for placement in graph.placements}:
+            taken = Counter(index for _, nodes in kernel_groups(block, rules) for index in nodes)
+            assert set(taken.values()) <= {1}
+            left = [node for index, node in enumerate(block.nodes) if index not in taken]
+            assert all(isinstance(node.op, Concat) and rules is RULES["tensorrt"] for node in left)
+            assert all(value >= len(block.input_shapes) for node in left for value in node.inputs)
+
+    @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+    def test_only_further_copies_of_a_concatenation_compute_no_node(self, rules: FusionRules):
+        for block in {placement.block for graph in NETWORKS for placement in graph.placements}:
+            empty = [kernel.op for kernel, nodes in kernel_groups(block, rules) if not nodes]
+            assert set(empty) <= ({"copy"} if rules is RULES["tensorrt"] else set())
+
+    def test_the_kernels_are_those_of_the_block_in_its_order(self):
+        for placement in DETECTORS[3].placements:
+            assert tuple(kernel for kernel, _ in kernel_groups(placement.block)) == block_kernels(placement.block)
+
+    def test_a_residual_is_computed_by_the_convolution_before_it(self):
+        assert groups(inverted_residual((24, 80, 80), 24, expansion=6)) == [
+            ("conv", ["expand.conv", "expand.bn", "expand.relu6"]),
+            ("depthwise", ["depthwise.conv", "depthwise.bn", "depthwise.relu6"]),
+            ("conv", ["project.conv", "project.bn", "residual"]),
+        ]
+
+    def test_a_sigmoid_is_computed_with_the_gate_behind_it(self):
+        assert groups(detection_unit((120, 10, 10), 512, 75)) == [
+            ("conv", ["expand.conv", "expand.bn", "expand.relu6"]),
+            ("depthwise", ["depthwise.conv", "depthwise.bn"]),
+            ("pointwise", ["depthwise.swish"]),
+            ("reduce", ["se.squeeze"]),
+            ("conv", ["se.reduce"]),
+            ("pointwise", ["se.swish"]),
+            ("conv", ["se.expand"]),
+            ("pointwise", ["se.sigmoid", "se.gate"]),
+            ("conv", ["project.conv", "project.bn"]),
+        ]
+
+    def test_a_concatenation_belongs_to_its_first_copy(self):
+        assert groups(redistribute_block((72, 20, 20), (96, 20, 20))) == [("copy", ["concat"]), ("copy", [])]
+        assert groups(path_block((75, 10, 10), (72, 20, 20), 256))[-1] == ("copy", ["concat"])
+
+    def test_a_concatenation_in_place_belongs_to_no_kernel(self):
+        block = BlockBuilder("unit", (8, 4, 4))
+        block.add("concat", Concat(), *[block.add(f"conv{i}", Conv(8), 0) for i in range(2)])
+        assert groups(block.build()) == [("conv", ["conv0"]), ("conv", ["conv1"])]
 
 
 class TestKernel:

@@ -20,6 +20,8 @@ ROOMS = (
     "scaler.cost",
     "scaler.models",
     "scaler.published",
+    "scaler.hardware",
+    "scaler.host",
     "scaler.devices",
     "scaler.latency",
     "scaler.accuracy",
@@ -109,9 +111,13 @@ def test_only_the_study_knows_optuna_and_only_the_fits_know_scipy():
             for top in {n.partition(".")[0] for n in names} & {"optuna", "scipy", "torch", "tensorrt", "onnxruntime"}:
                 outside.setdefault(top, set()).add(name)
     assert all(name.startswith("scaler.search.") for name in outside["optuna"])
-    assert outside["scipy"] == {"scaler.accuracy.fitting", "scaler.latency.calibration"}
-    assert "tensorrt" not in outside
-    assert "onnxruntime" not in outside
+    assert outside["scipy"] == {
+        "scaler.accuracy.fitting",
+        "scaler.latency.calibration",
+        "scaler.latency.kernel_fit",
+        "scaler.profiling.baselines",
+    }
+    assert all(name.startswith("scaler.runtimes.") for name in outside["tensorrt"] | outside["onnxruntime"])
 
 
 HEAVY = {"torch", "onnxruntime", "tensorrt"}

@@ -87,7 +87,7 @@ class TestDonors:
 
     def test_a_gpu_without_fp16_has_no_tensor_cores(self):
         nano = load_device("nano")
-        plain = replace(nano, gpu=replace(nano.gpu, fma_per_sm_clock=(("fp32", 128),)))
+        plain = replace(nano, chip=replace(nano.gpu, fma_per_sm_clock=(("fp32", 128),)))
         assert not has_tensor_cores(plain)
 
 

@@ -11,9 +11,12 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-Precision = Annotated[str, typer.Option("--precision", help="Precision of the engine: fp32, fp16 or int8.")]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="fp32, fp16 or int8; otherwise fp16 on GPUs and fp32 on CPUs."),
+]
 PowerMode = Annotated[
-    str | None, typer.Option("--power-mode", help="Power mode of the device; the profile's default otherwise.")
+    str | None, typer.Option("--power-mode", help="Power mode, or threads of a CPU; the profile's default otherwise.")
 ]
 OverheadMs = Annotated[
     float | None,

@@ -23,7 +23,7 @@ def command(
     fps: Annotated[float | None, typer.Option("--fps", help="Frame rate to reach.")] = None,
     space: SpaceName = "yolo-ret",
     dataset: Dataset = "voc",
-    precision: Precision = "fp16",
+    precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
     trials: Annotated[

@@ -26,7 +26,7 @@ def command(
     pick: Annotated[str, typer.Option("--pick", help="best, knee or an id of the pareto.json.")] = "best",
     space: SpaceName = "yolo-ret",
     dataset: Dataset = "voc",
-    precision: Precision = "fp16",
+    precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer's cost.")] = False,

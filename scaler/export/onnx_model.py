@@ -1,45 +1,48 @@
 """A graph as an ONNX model: batch normalisation folded, names the graph's, shapes static.
 
 No framework is needed, only the `onnx` package. The model reads a batch of pictures called `image`,
-`[batch, 3, height, width]`, and writes the raw maps of the graph's outputs.
+`[batch, 3, height, width]`, and writes the raw maps of the graph's outputs, or boxes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, ValueInfoProto, helper
 
 from scaler import __version__
 from scaler.errors import UnsupportedError, UsageError
-from scaler.export.onnx_nodes import NodeWriter, add_layer
+from scaler.export.decode import Decode, add_decoding
+from scaler.export.onnx_nodes import NodeWriter, Value, add_layer
 from scaler.export.tensorrt_ops import TENSORRT_8_2_OPS
 from scaler.export.weights import Array, WeightSource, timing_weights
 from scaler.files import write_atomic
 from scaler.graph.graph import INPUT_NAME, Graph, Layer
 from scaler.graph.ops import BatchNorm, Conv
 
-Dimensions: TypeAlias = tuple[int, ...]
-"""`(batch, channels, height, width)`."""
-
 OLDEST_OPSET = 11
 DEFAULT_OPSET = 13
 """The newest that TensorRT 8.2 reads, the last release for the Jetson Nano and TX2."""
-IR_VERSION = 7
-"""Version of the file format; the one that belongs to opset 13 and that every later reader takes."""
 
 
 def newest_opset() -> int:
-    """The newest opset that the installed `onnx` package writes."""
-    return int(onnx.defs.onnx_opset_version())
+    """The newest opset that was released with or before the installed `onnx` package.
+
+    Runtimes lag behind: ONNX Runtime 1.31 reads 26 where onnx 1.23 writes 28.
+    """
+    return max(opset for _, _, opset, *_ in helper.VERSION_TABLE)
 
 
 def to_onnx(
-    graph: Graph, *, weights: WeightSource = timing_weights, batch: int = 1, opset: int = DEFAULT_OPSET
+    graph: Graph,
+    *,
+    weights: WeightSource = timing_weights,
+    batch: int = 1,
+    opset: int = DEFAULT_OPSET,
+    decode: Decode | None = None,
 ) -> ModelProto:
     """Write a graph as an ONNX model.
 
@@ -47,20 +50,24 @@ def to_onnx(
         graph: The network.
         weights: Where its arrays come from.
         batch: Pictures at a time.
-        opset: Version of the operators, `OLDEST_OPSET` to the newest that the `onnx` package knows.
+        opset: Version of the operators, `OLDEST_OPSET` to `newest_opset()`.
+        decode: What becomes of the raw maps; they are the outputs where it is None.
 
     Raises:
         UsageError: No such opset, or a batch below 1.
-        UnsupportedError: The network needs an operator that TensorRT 8.2 does not have, and the opset is one of its.
+        UnsupportedError: The network needs an operator that TensorRT 8.2 does not have, and the opset is one of its;
+            or it is no detector and there is nothing to decode.
     """
     check_opset(opset)
-    if batch < 1:
-        raise UsageError(f"batch = {batch}: allowed is 1 or more")
+    if type(batch) is not int or batch < 1:
+        raise UsageError(f"batch = {batch!r}: allowed is a whole number from 1")
     writer = NodeWriter()
-    labels = _output_labels(graph)
-    _add_layers(writer, graph, weights, labels)
-    shapes = {label: (batch, *graph.placements[place].block.shape) for label, place in graph.outputs}
-    return assemble(writer, graph.name, {INPUT_NAME: (batch, *graph.input_shape)}, shapes, opset)
+    _add_layers(writer, graph, weights, _output_labels(graph))
+    if decode:
+        outputs = add_decoding(writer, graph, decode, batch)
+    else:
+        outputs = {label: Value((batch, *graph.placements[place].block.shape)) for label, place in graph.outputs}
+    return assemble(writer, graph.name, {INPUT_NAME: Value((batch, *graph.input_shape))}, outputs, opset)
 
 
 def write_onnx(model: ModelProto, path: Path) -> None:
@@ -74,20 +81,21 @@ def check_opset(opset: int) -> None:
     Raises:
         UsageError: No such opset.
     """
-    if not OLDEST_OPSET <= opset <= newest_opset():
+    if type(opset) is not int or not OLDEST_OPSET <= opset <= newest_opset():
         raise UsageError(
-            f"opset = {opset}: allowed is {OLDEST_OPSET} to {newest_opset()}, the newest of this onnx package"
+            f"opset = {opset!r}: allowed is {OLDEST_OPSET} to {newest_opset()}, the newest of onnx {onnx.__version__}"
         )
 
 
 def assemble(
-    writer: NodeWriter, name: str, inputs: Mapping[str, Dimensions], outputs: Mapping[str, Dimensions], opset: int
+    writer: NodeWriter, name: str, inputs: Mapping[str, Value], outputs: Mapping[str, Value], opset: int
 ) -> ModelProto:
-    """Put nodes and constants together to a model.
+    """Put nodes and constants together to a model; its file format is the oldest that the opset came with.
 
     Raises:
         UnsupportedError: An operator is not among those of TensorRT 8.2, and the opset is one of its.
     """
+    domains = sorted({node.domain for node in writer.nodes} | {""})
     if opset <= DEFAULT_OPSET:
         strange = sorted({node.op_type for node in writer.nodes if not node.domain} - TENSORRT_8_2_OPS)
         if strange:
@@ -98,17 +106,22 @@ def assemble(
     body = helper.make_graph(
         writer.nodes,
         name or "network",
-        [helper.make_tensor_value_info(label, TensorProto.FLOAT, shape) for label, shape in inputs.items()],
-        [helper.make_tensor_value_info(label, TensorProto.FLOAT, shape) for label, shape in outputs.items()],
+        _infos(inputs),
+        _infos(outputs),
         writer.constants,
     )
+    opsets = [helper.make_opsetid(domain, 1 if domain else opset) for domain in domains]
     return helper.make_model(
         body,
-        opset_imports=[helper.make_opsetid("", opset)],
-        ir_version=IR_VERSION,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True),
         producer_name="scaler",
         producer_version=__version__,
     )
+
+
+def _infos(values: Mapping[str, Value]) -> list[ValueInfoProto]:
+    return [helper.make_tensor_value_info(name, value.kind, value.shape) for name, value in values.items()]
 
 
 def _output_labels(graph: Graph) -> dict[str, str]:

@@ -8,7 +8,7 @@ Mish are written with operators that opset 11 knows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,15 @@ from scaler.graph.ops import (
 
 SEPARATOR = "/"
 """Between a layer's name and the part of it that a helper node or a constant is."""
+
+
+class Value(NamedTuple):
+    """What an input or output of a model holds."""
+
+    shape: tuple[int | str, ...]
+    """A name stands for a size that is known at run time only."""
+    kind: int = TensorProto.FLOAT
+    """Of its elements, one of `TensorProto`'s."""
 
 
 class NodeWriter:
@@ -89,7 +98,9 @@ def add_layer(
             )
         case Linear():
             flat = writer.node("Flatten", f"{name}/flatten", inputs)
-            return writer.node("Gemm", name, [flat, *_stored(writer, name, weights)], output, transB=1)
+            product = writer.node("Gemm", f"{name}/gemm", [flat, *_stored(writer, name, weights)], transB=1)
+            shape = writer.constant(f"{name}/shape", np.array([0, op.out_features, 1, 1], np.int64))
+            return writer.node("Reshape", name, [product, shape], output)
         case BatchNorm():
             stored = [
                 writer.constant(f"{name}/{part}", weights[part]) for part in ("gamma", "beta", "mean", "variance")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from scaler.graph.boxes import BoxCoding
 from scaler.graph.ops import Op, Shape, output_shape
 
 
@@ -93,6 +94,8 @@ class Graph:
     """Output name and the placement that makes it."""
     boxes: int = 0
     """Candidate boxes that the outputs decode to; 0 for classifiers."""
+    coding: BoxCoding | None = None
+    """How the outputs stand for boxes; None for classifiers."""
 
     def layers(self) -> Iterator[Layer]:
         """Every operator in execution order, with absolute names."""
@@ -171,7 +174,9 @@ class GraphBuilder:
         self._placements.append(Placement(name, block, tuple([tensor.producer for tensor in inputs])))
         return Tensor(len(self._placements) - 1, block.shape)
 
-    def build(self, name: str, outputs: Sequence[tuple[str, Tensor]], boxes: int = 0) -> Graph:
+    def build(
+        self, name: str, outputs: Sequence[tuple[str, Tensor]], boxes: int = 0, coding: BoxCoding | None = None
+    ) -> Graph:
         """The finished graph."""
         return Graph(
             name,
@@ -179,4 +184,5 @@ class GraphBuilder:
             tuple(self._placements),
             tuple((label, tensor.producer) for label, tensor in outputs),
             boxes,
+            coding,
         )

@@ -12,8 +12,9 @@ from scaler.latency.calibration import PRECISION
 from scaler.latency.device_model import kernel_ms_and_gradients, work_of
 from scaler.latency.fusion import graph_kernels
 from scaler.latency.kernels import Kernel
+from scaler.latency.prediction import Z_90
 from scaler.latency.table import HELD_OUT, Entry, LatencyTable, TableInfo
-from scaler.latency.validation import Z_90, DeviceReport
+from scaler.latency.validation import DeviceReport
 
 METHOD = (
     "device model fitted to published frame rates (scaler/latency/calibration.py); every time in the table is "
@@ -48,7 +49,7 @@ def build_table(report: DeviceReport) -> LatencyTable:
             "YOLO-ReT (WACV 2022), Tables 1 to 5",
             *dict.fromkeys(row.label.partition(":")[0] for row in data.rows if not row.protocol.fixed),
         ),
-        calibration=calibration,
+        model=calibration,
         validation=summary(report),
     )
     entries = {

@@ -309,5 +309,5 @@ def _residual_sd(data: Problem, theta: FloatArray, covariance: FloatArray, use: 
 
 def calibrate(device: str) -> tuple[Problem, Calibration]:
     """Fit the model of a device to its published measurements, in its default power mode."""
-    data = problem(measurements(device), load_device(device).mode())
+    data = problem(measurements(device), load_device(device).gpu_mode())
     return data, fit(data)

@@ -1,6 +1,6 @@
-"""TensorRT's fusion rules: from the operators of a block to the kernels that it launches.
+"""Fusion rules: from the operators of a block to the kernels that a runtime launches for it.
 
-The rules, from TensorRT's documentation of layer fusion and from the layer names of published engines:
+TensorRT's, from its documentation of layer fusion and from the layer names of published engines:
 
 - convolution + batch normalisation (+ ReLU or ReLU6) is one kernel; so is a residual addition behind a
   convolution without activation; where both sides of the addition are convolutions, the later one takes it;
@@ -11,6 +11,9 @@ The rules, from TensorRT's documentation of layer fusion and from the layer name
   the joint buffer; inputs from elsewhere are copied;
 - pooling, resizing and global pooling are kernels of their own.
 
+ONNX Runtime's on a CPU, read from the graphs that it optimises: a sigmoid joins the convolution before it; a gate, a
+sum and a concatenation are kernels of their own, which copy everything and answer for the layout changes around them.
+
 A block is a fusion boundary: its last kernel never merges with the next block's first. Blocks of
 `scaler.models` are cut so that nothing is lost by this.
 """
@@ -18,7 +21,10 @@ A block is a fusion boundary: its last kernel never merges with the next block's
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from itertools import chain, repeat
 
 from scaler.graph.graph import Block, Graph, Node
 from scaler.graph.ops import (
@@ -37,41 +43,71 @@ from scaler.graph.ops import (
 )
 from scaler.latency.kernels import Kernel, KernelOp
 
-FUSED_ACTIVATIONS = ("relu", "relu6")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionRules:
+    """What a runtime merges."""
+
+    fused_activations: tuple[str, ...]
+    """Activations that become part of the convolution before them."""
+    chains: bool
+    """Whether element-wise operators that follow each other are one kernel."""
+    copies_all: bool
+    """Whether a concatenation copies all its inputs, in one kernel; else each that does not lie in place yet."""
+
+
+TENSORRT = FusionRules(fused_activations=("relu", "relu6"), chains=True, copies_all=False)
+ONNX_RUNTIME = FusionRules(fused_activations=("relu", "relu6", "sigmoid"), chains=False, copies_all=True)
+RULES = {"tensorrt": TENSORRT, "onnxruntime": ONNX_RUNTIME}
+"""By the name of the runtime."""
 
 
 @cache
-def block_kernels(block: Block) -> tuple[Kernel, ...]:
+def block_kernels(block: Block, rules: FusionRules = TENSORRT) -> tuple[Kernel, ...]:
     """The kernels of a block, in execution order."""
-    return tuple(_Fuser(block).kernels())
+    return tuple(kernel for kernel, _ in kernel_groups(block, rules))
 
 
-def graph_kernels(graph: Graph) -> list[Kernel]:
+@cache
+def kernel_groups(block: Block, rules: FusionRules = TENSORRT) -> tuple[tuple[Kernel, tuple[int, ...]], ...]:
+    """The kernels of a block in execution order, each with the indices of the nodes that it computes, in their order.
+
+    Every node belongs to one kernel, but for a concatenation whose inputs are all written in place: to none. Where a
+    concatenation copies several inputs, it belongs to the first copy and the others compute no node of their own.
+    """
+    return tuple(_Fuser(block, rules).groups())
+
+
+def graph_kernels(graph: Graph, rules: FusionRules = TENSORRT) -> list[Kernel]:
     """The kernels of a network, in execution order."""
-    return [kernel for placement in graph.placements for kernel in block_kernels(placement.block)]
+    return [kernel for placement in graph.placements for kernel in block_kernels(placement.block, rules)]
 
 
 class _Fuser:
-    """Walks a block once; `_taken` holds the nodes that an earlier kernel has swallowed."""
+    """Walks a block once; `_taken` holds the nodes that a kernel has swallowed, `_group` those of the current one."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, rules: FusionRules) -> None:
         self._block = block
+        self._rules = rules
         self._offset = len(block.input_shapes)
         self._readers = Counter(value for node in block.nodes for value in node.inputs)
         self._taken: set[int] = set()
+        self._group: list[int] = []
 
-    def kernels(self) -> list[Kernel]:
-        found: list[Kernel] = []
+    def groups(self) -> Iterator[tuple[Kernel, tuple[int, ...]]]:
         for index, node in enumerate(self._block.nodes):
             if index not in self._taken:
-                found += self._kernels_of(index, node)
-        return found
+                self._group = [index]
+                kernels = self._kernels_of(index, node)
+                yield from zip(kernels, chain([tuple(self._group)], repeat(())), strict=False)
 
     def _kernels_of(self, index: int, node: Node) -> list[Kernel]:
         shapes = [self._block.value_shape(value) for value in node.inputs]
         match node.op:
             case Conv() | Linear():
                 return [self._dense(index, node, shapes[0])]
+            case Concat() if self._rules.copies_all:
+                return [_simple("copy", node.shape, node.shape)._replace(inputs=len(shapes))]
             case Concat():
                 outer = [s for s, value in zip(shapes, node.inputs, strict=True) if value < self._offset]
                 return [_simple("copy", shape, shape) for shape in outer]
@@ -101,7 +137,7 @@ class _Fuser:
         if reader and isinstance(reader[1].op, Add) and max(reader[1].inputs) == last + self._offset:
             last, inputs = self._take(reader[0]), 2
             reader = self._only_reader(last)
-        if reader and isinstance(reader[1].op, Activation) and reader[1].op.kind in FUSED_ACTIVATIONS:
+        if reader and isinstance(reader[1].op, Activation) and reader[1].op.kind in self._rules.fused_activations:
             activation = reader[1].op.kind
             self._take(reader[0])
         if isinstance(op, Conv):
@@ -115,7 +151,7 @@ class _Fuser:
         """An element-wise kernel with the chain of element-wise operators that follow it."""
         labels, values = [_label(node)], list(node.inputs)
         reader = self._only_reader(index)
-        while reader and isinstance(reader[1].op, Activation | Add | Gate):
+        while self._rules.chains and reader and isinstance(reader[1].op, Activation | Add | Gate):
             place, node = reader
             labels.append(_label(node))
             values += [value for value in node.inputs if value - self._offset != index]
@@ -127,6 +163,7 @@ class _Fuser:
 
     def _take(self, index: int) -> int:
         self._taken.add(index)
+        self._group.append(index)
         return index
 
 

@@ -1,9 +1,12 @@
 """Latency tables: `latency_tables/<device>/<runtime>-<precision>.csv` with a `.toml` beside it.
 
+A measured table has its power mode in the name too (`host/onnxruntime-fp32-1-thread`), so that one of each can stand
+beside a calibrated one, over which it goes.
+
 The CSV has a row a kernel: the key columns, the median time in microseconds, its spread (half width of the 90 %
 interval), how many networks it was seen in, and its provenance. The TOML says of what the times are: device,
 power mode, runtime, precision, how the table was made, and how wrong it is; for a calibrated table also the device
-model behind it.
+model behind it, for a measured one the numbers that its estimator needs.
 """
 
 from __future__ import annotations
@@ -22,18 +25,25 @@ from scaler.files import (
     Reader,
     choice_cell,
     integer_cell,
+    make_folder,
     number_cell,
     read_csv,
     read_toml,
     write_atomic,
 )
 from scaler.latency.calibration import PARAMETERS, Calibration
+from scaler.latency.fusion import RULES
+from scaler.latency.kernel_regression import FEATURES, Hyper
 from scaler.latency.kernels import Kernel, KernelOp
+from scaler.latency.measured_model import MeasuredModel
 
 SCHEMA_VERSION = 1
 HELD_OUT = ("leave_one_network_out", "leave_one_backbone_out", "bifpn", "other_protocols")
 FIGURES = tuple(f"{part}_{figure}" for part in HELD_OUT for figure in ("error", "coverage"))
-"""What a table says about its errors; see `scaler.latency.validation.DeviceReport`."""
+"""What a calibrated table says about its errors; see `scaler.latency.validation.DeviceReport`."""
+CROSS_VALIDATION = ("error", "within_10", "coverage", "noise")
+"""What a measured table says about its errors: mean error of networks left out, the share of them within 10 %, how many
+the 90 % intervals cover, and the mean spread of the measurements themselves."""
 
 
 class Entry(NamedTuple):
@@ -65,9 +75,29 @@ class TableInfo:
     networks: int
     """Measured networks behind it."""
     sources: tuple[str, ...]
-    calibration: Calibration
+    model: Calibration | MeasuredModel
+    """What gives the kernels that the table lacks, and everything beside kernels."""
     validation: dict[str, float]
     """Errors and coverages in percent by name, from held-out networks."""
+    processor: str = ""
+    """What computed, by the name that the system gives it; only of measured tables."""
+    seconds: float = 0.0
+    """What measuring took; only of measured tables."""
+    conditions: tuple[str, ...] = ()
+    """Under what was measured: clocks, temperature, doubts; only of measured tables."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """The device model of a table that was fitted to published times."""
+        if not isinstance(self.model, Calibration):
+            raise TypeError(f"the table {self.name} has no device model")
+        return self.model
+
+    @property
+    def name(self) -> str:
+        """Its name in the catalogue."""
+        mode = self.power_mode if isinstance(self.model, MeasuredModel) else None
+        return table_name(self.device, self.runtime, self.precision, mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,14 +125,19 @@ _VALUES: dict[str, Any] = {
 }
 
 
-def table_name(device: str, runtime: str, precision: str) -> str:
-    """Name of a table in the catalogue."""
-    return f"{device}/{runtime}-{precision}"
+def table_name(device: str, runtime: str, precision: str, mode: str | None = None) -> str:
+    """Name of a table in the catalogue; a measured one has its power mode in it."""
+    suffix = "" if mode is None else f"-{mode.lower().replace(' ', '-')}"
+    return f"{device}/{runtime}-{precision}{suffix}"
 
 
-def has_table(device: str, runtime: str, precision: str) -> bool:
-    """Whether a table is shipped or in the user's data folder."""
-    return table_name(device, runtime, precision) in names("latency_tables")
+def find_table(device: str, runtime: str, precision: str, mode: str) -> LatencyTable | None:
+    """The table for a setting, shipped or the user's: the measured one, else the calibrated one, else None."""
+    known = names("latency_tables")
+    for name in (table_name(device, runtime, precision, mode), table_name(device, runtime, precision)):
+        if name in known:
+            return read_table(name)
+    return None
 
 
 def read_table(name: str | Path) -> LatencyTable:
@@ -132,25 +167,53 @@ def list_tables() -> list[TableInfo]:
 
 
 def _read_info(reader: Reader) -> TableInfo:
-    parameters, validation = reader.table("parameters"), reader.table("validation")
-    theta = np.array([parameters.number(name) for name in PARAMETERS])
+    provenance = cast("Provenance", reader.choice("provenance", get_args(Provenance)))
+    validation = reader.table("validation")
+    measured = "model" in reader.keys
     info = TableInfo(
         device=reader.string("device"),
         power_mode=reader.string("power_mode"),
-        runtime=reader.string("runtime"),
+        runtime=reader.choice("runtime", tuple(RULES)),
         runtime_version=reader.string("runtime_version"),
         precision=cast("Precision", reader.choice("precision", get_args(Precision))),
         batch=reader.integer("batch", minimum=1),
-        provenance=cast("Provenance", reader.choice("provenance", get_args(Provenance))),
+        provenance=provenance,
         created=reader.string("created"),
         method=reader.string("method"),
         networks=reader.integer("networks", minimum=0),
         sources=reader.strings("sources"),
-        calibration=Calibration(theta, _read_covariance(reader), reader.number("residual_sd", minimum=0.0)),
-        validation={name: validation.number(name, minimum=0.0) for name in FIGURES},
+        model=_read_measured(reader.table("model")) if measured else _read_calibration(reader),
+        validation={name: validation.number(name, minimum=0.0) for name in (CROSS_VALIDATION if measured else FIGURES)},
+        processor=reader.string("processor") if measured else "",
+        seconds=reader.number("seconds", minimum=0) if measured else 0.0,
+        conditions=reader.strings("conditions") if measured else (),
     )
     reader.finish()
     return info
+
+
+def _read_calibration(reader: Reader) -> Calibration:
+    parameters = reader.table("parameters")
+    theta = np.array([parameters.number(name) for name in PARAMETERS])
+    return Calibration(theta, _read_covariance(reader), reader.number("residual_sd", minimum=0.0))
+
+
+def _read_measured(reader: Reader) -> MeasuredModel:
+    groups = reader.table("groups")
+    return MeasuredModel(
+        hypers={name: _read_hyper(groups.table(name)) for name in groups.keys},
+        factor=reader.number("factor", minimum=1e-3, maximum=1e3),
+        constant_ms=reader.number("constant_ms"),
+        residual_log_sd=reader.number("residual_log_sd", minimum=1e-6),
+        kernel_share=reader.number("kernel_share", minimum=0, maximum=1),
+    )
+
+
+def _read_hyper(reader: Reader) -> Hyper:
+    lengths = reader.numbers("lengths", minimum=1e-6)
+    if len(lengths) != len(FEATURES):
+        raise reader.error("lengths", f"{len(lengths)} numbers", f"expected {len(FEATURES)}: {', '.join(FEATURES)}")
+    return Hyper(reader.number("amplitude", minimum=1e-6), reader.number("noise", minimum=1e-6), lengths)
 
 
 def _read_covariance(reader: Reader) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -170,11 +233,10 @@ def _read_covariance(reader: Reader) -> np.ndarray[tuple[int, ...], np.dtype[np.
 
 def write_table(table: LatencyTable, folder: Path) -> Path:
     """Write both files below `folder`; returns the path of the TOML file."""
-    info = table.info
-    path = folder / f"{table_name(info.device, info.runtime, info.precision)}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{table.info.name}.toml"
+    make_folder(path.parent)
     write_atomic(path.with_suffix(".csv"), _csv(table.entries.items()))
-    write_atomic(path, _toml(info))
+    write_atomic(path, _toml(table.info))
     return path
 
 
@@ -197,24 +259,63 @@ def _toml(info: TableInfo) -> str:
         "created",
         "method",
     )
-    lower = info.calibration.covariance[np.tril_indices(len(PARAMETERS))]
+    measured = isinstance(info.model, MeasuredModel)
+    made_by = "scaler profile run" if measured else "scaler tables build"
     lines = [
-        "# A latency table; `scaler tables build` writes it, scaler/latency/table.py explains it.",
+        f"# A latency table; `{made_by}` writes it, scaler/latency/table.py explains it.",
         f"schema_version = {SCHEMA_VERSION}",
         *(f"{name} = {_quoted(getattr(info, name))}" for name in strings),
         f"batch = {info.batch}",
         f"networks = {info.networks}",
-        f"sources = [{', '.join(map(_quoted, info.sources))}]",
-        f"residual_sd = {info.calibration.residual_sd:.6g}",
-        f"covariance = [{', '.join(f'{value:.6g}' for value in lower)}]",
-        "",
-        "[parameters] # logarithms of the positive ones; see scaler/latency/device_model.py and protocol.py",
-        *(f"{n} = {v:.8g}" for n, v in zip(PARAMETERS, info.calibration.theta, strict=True)),
+        f"sources = {_listed(info.sources)}",
+        *(_of_measured(info) if measured else []),
+        *(_measured_model(info.model) if isinstance(info.model, MeasuredModel) else _calibration(info.model)),
         "",
         "[validation] # percent, on networks that the fit had not seen",
         *(f"{name} = {value:.3g}" for name, value in info.validation.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _of_measured(info: TableInfo) -> list[str]:
+    return [
+        f"processor = {_quoted(info.processor)}",
+        f"seconds = {info.seconds:.1f}",
+        f"conditions = {_listed(info.conditions)}",
+    ]
+
+
+def _calibration(model: Calibration) -> list[str]:
+    lower = model.covariance[np.tril_indices(len(PARAMETERS))]
+    return [
+        f"residual_sd = {model.residual_sd:.6g}",
+        f"covariance = [{', '.join(f'{value:.6g}' for value in lower)}]",
+        "",
+        "[parameters] # logarithms of the positive ones; see scaler/latency/device_model.py and protocol.py",
+        *(f"{n} = {v:.8g}" for n, v in zip(PARAMETERS, model.theta, strict=True)),
+    ]
+
+
+def _measured_model(model: MeasuredModel) -> list[str]:
+    lines = [
+        "",
+        "[model] # see scaler/latency/measured_model.py; the rows of the table are the regression's data",
+        f"factor = {model.factor:.6g}",
+        f"constant_ms = {model.constant_ms:.6g}",
+        f"residual_log_sd = {model.residual_log_sd:.4g}",
+        f"kernel_share = {model.kernel_share:.4g}",
+        "",
+        f"[model.groups] # lengths: {', '.join(FEATURES)}",
+    ]
+    for name, hyper in sorted(model.hypers.items()):
+        lengths = ", ".join(f"{length:.4g}" for length in hyper.lengths)
+        fields = f"amplitude = {hyper.amplitude:.4g}, noise = {hyper.noise:.4g}, lengths = [{lengths}]"
+        lines.append(f"{_quoted(name)} = {{ {fields} }}")
+    return lines
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(_quoted, texts))}]"
 
 
 def _quoted(text: str) -> str:

@@ -25,7 +25,7 @@ CHECKED_DEVICES = ("tx2", "agx-orin")
 
 def has_tensor_cores(device: Device) -> bool:
     """Whether FP16 runs more than twice as fast as FP32."""
-    rates = dict(device.gpu.fma_per_sm_clock)
+    rates = dict(device.require_gpu().fma_per_sm_clock)
     return rates.get("fp16", 0) > 2 * rates["fp32"]
 
 
@@ -57,7 +57,7 @@ def leaps() -> dict[str, float]:
     found: dict[str, float] = {}
     for name in (*CALIBRATED_DEVICES, *CHECKED_DEVICES):
         if sources := donors(load_device(name), calibrated):
-            data = fitted[name][0] if name in fitted else problem(measurements(name), load_device(name).mode())
+            data = fitted[name][0] if name in fitted else problem(measurements(name), load_device(name).gpu_mode())
             frame, _ = data.predict(mean_of(sources).theta)
             found[name] = float(np.sqrt(np.mean(np.log(frame / data.ms) ** 2)))
     return found

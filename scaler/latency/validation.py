@@ -9,9 +9,7 @@ import numpy as np
 
 from scaler.latency.calibration import Calibration, Measurement, Problem, calibrate, fit
 from scaler.latency.device_model import FloatArray
-
-Z_90 = 1.6448536269514722
-"""Half width of a 90 % interval in standard deviations."""
+from scaler.latency.prediction import Z_90
 
 HoldOut = Literal["network", "backbone"]
 

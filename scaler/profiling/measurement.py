@@ -7,9 +7,10 @@ quotient of the two.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, median
 from typing import NamedTuple, TypeVar, cast, get_args
 
 import numpy as np
@@ -25,6 +26,10 @@ SCHEMA_VERSION = 1
 KIND = "scaler-measurement"
 LARGEST_SPREAD = 0.10
 """Spread above which a measurement is repeated, and flagged if it stays."""
+BUSY = 1.2
+"""Slowdown of the reference from which a round does not count as quiet."""
+LEAST_QUIET = 3
+"""Quiet rounds with which the others are not needed."""
 
 
 class Round(NamedTuple):
@@ -35,8 +40,12 @@ class Round(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Median time of the network over that of the reference."""
-        return float(np.median(self.network_ms) / np.median(self.reference_ms))
+        """Time of the network over that of the reference."""
+        return median(self.network_ms) / fmean(self.reference_ms)
+
+    def is_quiet(self, quiet_ms: float) -> bool:
+        """Whether the reference was about as fast as it is on a quiet machine."""
+        return median(self.reference_ms) <= BUSY * quiet_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +59,6 @@ class Measurement:
     conditions: Conditions
     rounds: tuple[Round, ...] = ()
     layers: tuple[LayerTime, ...] = ()
-    layers_scale: float = 1.0
-    """Time of the reference during the profile over that during the rounds: 1.1 where the machine was 10 % slower."""
     seconds: float = 0.0
     """What the measurement took, preparation included."""
     tries: int = 1
@@ -59,15 +66,23 @@ class Measurement:
     """What is doubtful about it: a large spread, throttling, clocks that could not be pinned."""
     error: str = ""
 
-    @property
-    def ratio(self) -> float:
-        """Time of the network over that of the reference: the median over the rounds."""
-        return float(np.median([r.ratio for r in self.rounds]))
+    def quiet_rounds(self, quiet_ms: float) -> tuple[Round, ...]:
+        """The rounds to use: the quiet ones, or all where there are too few.
 
-    @property
-    def reference_ms(self) -> float:
-        """Time of the reference network: the median over the rounds."""
-        return float(np.median([np.median(r.reference_ms) for r in self.rounds]))
+        Args:
+            quiet_ms: What the reference takes on a quiet machine, see `quiet_reference_ms`.
+        """
+        quiet = tuple(r for r in self.rounds if r.is_quiet(quiet_ms))
+        return quiet if len(quiet) >= LEAST_QUIET else self.rounds
+
+    def ratio(self, quiet_ms: float) -> float:
+        """Time of the network over that of the reference: the median over the rounds to use."""
+        return median(r.ratio for r in self.quiet_rounds(quiet_ms))
+
+    def spread(self, quiet_ms: float) -> float:
+        """Range of the middle half of these ratios over their median."""
+        low, middle, high = np.percentile([r.ratio for r in self.quiet_rounds(quiet_ms)], (25, 50, 75))
+        return float((high - low) / middle)
 
     @property
     def samples_ms(self) -> FloatArray:
@@ -75,15 +90,15 @@ class Measurement:
         return np.concatenate([r.network_ms for r in self.rounds])
 
     @property
-    def spread(self) -> float:
-        """Range of the middle 80 % of the rounds' ratios over their median."""
-        low, middle, high = np.percentile([r.ratio for r in self.rounds], (10, 50, 90))
-        return float((high - low) / middle)
-
-    @property
     def p99_ms(self) -> float:
         """99th percentile of the raw samples."""
         return float(np.percentile(self.samples_ms, 99))
+
+
+def quiet_reference_ms(measurements: Iterable[Measurement]) -> float:
+    """What the reference takes on a quiet machine: the 10th percentile over the rounds of all measurements."""
+    medians = [median(r.reference_ms) for measurement in measurements for r in measurement.rounds]
+    return float(np.percentile(medians, 10))
 
 
 def write_measurement(measurement: Measurement, path: Path) -> None:
@@ -109,7 +124,6 @@ def read_measurement(path: Path | str) -> Measurement:
         conditions=read_conditions(reader.table("conditions")),
         rounds=tuple(_round(table) for table in reader.tables("rounds", at_least=0 if error else 1)),
         layers=tuple(_layer(table) for table in reader.tables("layers")),
-        layers_scale=reader.number("layers_scale", minimum=1e-6),
         seconds=reader.number("seconds", minimum=0),
         tries=reader.integer("tries", minimum=0),
         warnings=reader.strings("warnings"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from scaler.accuracy import NOISE_AP, AccuracyModel
 from scaler.latency.estimator import Estimator
+from scaler.latency.measured_model import MeasuredModel
+from scaler.latency.table import TableInfo
 from scaler.latency.transfer import ESTIMATE_LOG_SD
 from scaler.models.detectors.yolo_ret import YoloRetConfig
 from scaler.published import yolo_ret_rows
@@ -46,6 +48,8 @@ def latency_card(estimator: Estimator) -> ModelCard:
             errors={"90 % interval": f"x/÷ {2.718281828 ** (1.645 * ESTIMATE_LOG_SD):.2f}"},
             notes=("nothing was measured in this setting: profile the device before relying on it",),
         )
+    if isinstance(info.model, MeasuredModel):
+        return _measured_card(info)
     errors = info.validation
     return ModelCard(
         name=f"device model, {info.runtime} {info.precision}, {info.power_mode}",
@@ -60,6 +64,25 @@ def latency_card(estimator: Estimator) -> ModelCard:
         notes=(
             "fitted to published frame rates, not measured on a device by scaler",
             "the overhead is the paper's post-processing with 20 classes; --overhead-ms replaces it with yours",
+        ),
+    )
+
+
+def _measured_card(info: TableInfo) -> ModelCard:
+    errors = info.validation
+    return ModelCard(
+        name=f"latency table, {info.runtime} {info.runtime_version} {info.precision}, {info.power_mode}",
+        provenance=info.provenance,
+        fitted_on=f"{info.networks} networks measured on {info.processor} on {info.created}",
+        errors={
+            "leave-networks-out mean error": f"{errors['error']:.1f} %",
+            "within 10 %": f"{errors['within_10']:.0f} %",
+            "coverage of 90 % intervals": f"{errors['coverage']:.0f} %",
+            "spread of the measurements themselves": f"{errors['noise']:.1f} %",
+        },
+        notes=(
+            "engine only: pre- and post-processing come on top; --overhead-ms adds yours",
+            *info.conditions,
         ),
     )
 

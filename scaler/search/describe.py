@@ -13,7 +13,7 @@ from scaler.latency.device_model import FloatArray
 from scaler.latency.estimator import Estimator
 from scaler.latency.fusion import block_kernels
 from scaler.latency.kernels import Kernel
-from scaler.latency.validation import Z_90
+from scaler.latency.prediction import Z_90
 from scaler.search.evaluation import Evaluator, Network
 from scaler.search.result import Candidate, Coverage, Interval, Share
 from scaler.space import Params
@@ -79,7 +79,7 @@ def reach_probability(frame_ms: float, log_sd: float, target_fps: float | None) 
 
 def breakdown(network: Network, estimator: Estimator, engine_ms: float) -> tuple[tuple[Share, ...], tuple[Share, ...]]:
     """Cost by stage in execution order and by kernel kind, dearest first; times sum to `engine_ms`."""
-    placed = [(p.stage, kernel) for p in network.graph.placements for kernel in block_kernels(p.block)]
+    placed = [(p.stage, kernel) for p in network.graph.placements for kernel in block_kernels(p.block, estimator.rules)]
     kernels = [kernel for _, kernel in placed]
     ms, _ = estimator.kernel_times(kernels)
     ms *= engine_ms / ms.sum()

@@ -34,7 +34,8 @@ class Question:
     pick: str = "best"
     space: str = "yolo-ret"
     dataset: str = "voc"
-    precision: str = "fp16"
+    precision: str | None = None
+    """None takes the device's default."""
     power_mode: str | None = None
     overhead_ms: float | None = None
 
@@ -105,7 +106,8 @@ def explain(question: Question) -> Explanation:
             raise UsageError("which device? give for instance --device nano")
         space, dataset, device = read_space(question.space), question.dataset, question.device
         params = _named(question.candidate, space)
-        precision, mode = question.precision, question.power_mode or load_device(device).default_mode
+        profile = load_device(device)
+        precision, mode = profile.require_precision(question.precision), question.power_mode or profile.default_mode
     evaluator = Evaluator(space, dataset, load_accuracy(dataset))
     estimator = load_estimator(device, precision=precision, power_mode=mode, overhead_ms=question.overhead_ms)
     return _explanation(evaluator, estimator, space.canonical(params))
@@ -196,7 +198,7 @@ def _value(name: str, text: str, before: Params, space: Space) -> Value:
 
 
 def _kernels(network: Network, estimator: Estimator) -> tuple[KernelTime, ...]:
-    placed = [(p.name, kernel) for p in network.graph.placements for kernel in block_kernels(p.block)]
+    placed = [(p.name, kernel) for p in network.graph.placements for kernel in block_kernels(p.block, estimator.rules)]
     ms, found = estimator.kernel_times([kernel for _, kernel in placed])
     ms *= float(estimator.estimate(network.graph).engine[0]) / ms.sum()
     times = [

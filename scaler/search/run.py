@@ -15,9 +15,10 @@ import numpy as np
 from scaler import __version__
 from scaler.accuracy import NOISE_AP
 from scaler.accuracy import load as load_accuracy
+from scaler.devices import RUNTIME_TITLES
 from scaler.errors import UsageError
 from scaler.files import make_folder
-from scaler.latency.estimator import RUNTIME, Estimator, load_estimator
+from scaler.latency.estimator import Estimator, load_estimator
 from scaler.search.cards import accuracy_card, latency_card, references, warm_starts
 from scaler.search.describe import describe
 from scaler.search.evaluation import METRICS, Evaluated, Evaluator, Limits
@@ -39,7 +40,8 @@ class SearchOptions:
     target_fps: float | None = None
     space: str = "yolo-ret"
     dataset: str = "voc"
-    precision: str = "fp16"
+    precision: str | None = None
+    """None takes each device's default."""
     power_mode: str | None = None
     overhead_ms: float | None = None
     trials: int | None = None
@@ -185,11 +187,13 @@ def device_result(evaluator: Evaluator, estimator: Estimator, outcome: StudyOutc
     front = tuple(describe(evaluator, estimator, feasible[place][0]) for place in places)
     best = knee(ap, ms)
     nearest = None if front else _nearest(evaluator, estimator, seen)
+    runtime = estimator.device.runtimes[0]
+    engine = f"{RUNTIME_TITLES[runtime]} {estimator.precision.upper()}"
     return DeviceResult(
         device=estimator.device.id,
-        title=f"{estimator.device.name} ({estimator.mode.name}, TensorRT {estimator.precision.upper()})",
+        title=f"{estimator.device.name} ({estimator.mode.name}, {engine})",
         power_mode=estimator.mode.name,
-        runtime=RUNTIME,
+        runtime=runtime,
         precision=estimator.precision,
         target_fps=evaluator.target_fps,
         front=front,

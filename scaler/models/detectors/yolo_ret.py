@@ -140,4 +140,4 @@ def build(config: YoloRetConfig) -> Graph:
         out_channels=yolov3.output_channels(config.classes),
     )
     outputs = yolov3.add_head(graph, maps, config.classes)
-    return graph.build(config.name, outputs, yolov3.box_count(maps))
+    return graph.build(config.name, outputs, yolov3.box_count(maps), yolov3.box_coding(tuple(maps)))

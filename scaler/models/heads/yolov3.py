@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from scaler.graph.boxes import BoxCoding, Scale
 from scaler.graph.graph import Block, BlockBuilder, GraphBuilder, Tensor
 from scaler.graph.ops import Conv, Shape
 
@@ -27,6 +28,15 @@ def output_channels(classes: int) -> int:
 def box_count(levels: dict[int, Tensor]) -> int:
     """Candidate boxes of all scales: three a cell."""
     return sum(len(ANCHORS[stride]) * x.shape[1] * x.shape[2] for stride, x in levels.items())
+
+
+@cache
+def box_coding(strides: tuple[int, ...]) -> BoxCoding:
+    """How the outputs of `add_head` stand for boxes."""
+    return BoxCoding(
+        "yolov3",
+        tuple(Scale((f"stride{stride}",), stride, ANCHORS[stride]) for stride in sorted(strides, reverse=True)),
+    )
 
 
 @cache

@@ -1,0 +1,130 @@
+"""Predicts from a table that was measured: its rows, the regression on them, a correction fitted end to end.
+
+The engine time is `constant + factor x (sum of the kernel times)`: sums of layers are biased, and what a runtime does
+between layers is in no layer. Where the table has a kernel its row is used, else the regression on all rows. Only the
+engine is measured; the host's work per frame is added when the user gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from scaler.devices import Device, Mode, Precision, Provenance
+from scaler.graph.graph import Graph
+from scaler.latency.fusion import RULES, FusionRules
+from scaler.latency.kernel_regression import Hyper, KernelRegression, Sample
+from scaler.latency.kernels import Kernel
+from scaler.latency.measured_model import MeasuredModel
+from scaler.latency.prediction import BlockSums, FloatArray, KernelSource, Prediction, Sums
+from scaler.latency.table import Entry, TableInfo
+
+WELL_MEASURED = 4
+"""Networks from which the median of a kernel's times says more than the regression on all kernels."""
+
+
+class KernelTimes:
+    """Time of any kernel on a measured device.
+
+    Args:
+        entries: The table's rows.
+        hypers: Of the regression on them.
+    """
+
+    def __init__(self, entries: Mapping[Kernel, Entry], hypers: Mapping[str, Hyper]) -> None:
+        self.entries = entries
+        samples = [Sample(kernel, entry.latency_us * 1e-3, entry.networks) for kernel, entry in entries.items()]
+        self._regression = KernelRegression(samples, hypers)
+
+    def ms(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+        """Milliseconds of each kernel, standard deviation of their logarithm, and whether the table has it."""
+        mean, spread = self._regression.log_ms(kernels)
+        ms = np.exp(mean)
+        found = np.zeros(len(kernels), dtype=np.bool_)
+        for place, kernel in enumerate(kernels):
+            entry = self.entries.get(kernel)
+            if entry is not None:
+                found[place] = True
+                if entry.networks >= WELL_MEASURED:
+                    ms[place] = entry.latency_us * 1e-3
+        return ms, spread, found
+
+
+class MeasuredEstimator:
+    """The latency of networks on one measured device; see `scaler.latency.estimator.load_estimator`.
+
+    Args:
+        device: The device.
+        mode: Its power mode or number of threads.
+        info: What the table is of.
+        model: What stands beside its rows.
+        entries: Its rows.
+        overhead_ms: Pre- and post-processing of a frame; none where None.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        mode: Mode,
+        info: TableInfo,
+        model: MeasuredModel,
+        entries: Mapping[Kernel, Entry],
+        *,
+        overhead_ms: float | None = None,
+    ) -> None:
+        self.device = device
+        self.mode = mode
+        self.precision: Precision = info.precision
+        self.provenance: Provenance = info.provenance
+        self.info: TableInfo | None = info
+        self.model = model
+        self.overhead_ms = overhead_ms
+        self._times = KernelTimes(entries, model.hypers)
+        self._blocks = BlockSums(self.rules, self._columns, 3)
+
+    @property
+    def rules(self) -> FusionRules:
+        """Fusion rules of the runtime."""
+        assert self.info is not None
+        return RULES[self.info.runtime]
+
+    @property
+    def fingerprint(self) -> str:
+        """8 hexadecimal digits that change with whatever the predictions depend on."""
+        content = (self.model, self.overhead_ms, sorted(self._times.entries.items()))
+        return blake2b(repr(content).encode(), digest_size=4).hexdigest()
+
+    @property
+    def fallback(self) -> KernelSource:
+        """Where kernels that the table lacks come from."""
+        return "model"
+
+    def kernel_times(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Engine milliseconds of kernels, and whether the table has each."""
+        ms, _, found = self._times.ms(kernels)
+        return ms * self.model.factor, found
+
+    def _columns(self, kernels: Sequence[Kernel]) -> FloatArray:
+        ms, spread, found = self._times.ms(kernels)
+        return np.column_stack([ms, ms * found, ms * spread])
+
+    def sums(self, graph: Graph) -> Sums:
+        """What the prediction of a network needs."""
+        return self._blocks.of(graph)
+
+    def predict(self, sums: Sequence[Sums]) -> Prediction:
+        """Frame times of networks from their sums."""
+        blocks = np.stack([s.blocks for s in sums])
+        engine = self.model.constant_ms + self.model.factor * blocks[:, 0]
+        doubt = self.model.kernel_share * blocks[:, 2] / blocks[:, 0]
+        log_sd = np.sqrt(self.model.residual_log_sd**2 + doubt**2)
+        overhead = np.full(len(sums), self.overhead_ms or 0.0)
+        frame = engine + overhead
+        return Prediction(engine, overhead, frame, log_sd * engine / frame, log_sd, blocks[:, 1] / blocks[:, 0])
+
+    def estimate(self, graph: Graph) -> Prediction:
+        """Frame time of one network, as arrays of length 1."""
+        return self.predict([self.sums(graph)])

@@ -1,0 +1,24 @@
+"""The fitted numbers that stand beside the rows of a measured table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scaler.latency.kernel_regression import Hyper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredModel:
+    """What stands beside the rows of a measured table."""
+
+    hypers: Mapping[str, Hyper]
+    """Of the kernel regression, by group."""
+    factor: float
+    """Of the sum of the kernel times."""
+    constant_ms: float
+    """Time of a network beside its kernels."""
+    residual_log_sd: float
+    """Scatter of the logarithm of measured networks around their predictions, networks left out."""
+    kernel_share: float
+    """Share of the kernels' own uncertainty that adds up over a network instead of cancelling."""

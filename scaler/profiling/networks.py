@@ -1,0 +1,46 @@
+"""The networks of a plan: from parameters to graphs and to ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scaler.errors import UserError
+from scaler.graph.graph import Graph
+from scaler.models.detectors.families import FAMILIES
+from scaler.profiling.plan_file import Plan
+from scaler.search.evaluation import CLASSES
+from scaler.space import Params, Space
+from scaler.space_file import read_space
+
+
+def space_of(plan: Plan) -> Space:
+    """The plan's search space, which must still be the one that it was made for.
+
+    Raises:
+        UserError: The space has changed since.
+    """
+    space = read_space(plan.space)
+    if space.digest != plan.digest:
+        raise UserError(
+            f"the space {plan.space} has changed since the plan was made; make a new plan: scaler profile plan"
+        )
+    return space
+
+
+def graph_of(space: Space, params: Params, dataset: str) -> Graph:
+    """The network of a candidate."""
+    return FAMILIES[space.family].build(space.configure(params, CLASSES[dataset]))
+
+
+def write_network(graph: Graph, plan: Plan, path: Path) -> None:
+    """Write a network as the plan wants it, with weights that serve timing only.
+
+    Raises:
+        MissingExtraError: The package `onnx` is not installed.
+    """
+    from scaler.export import require_onnx  # noqa: PLC0415
+
+    require_onnx()
+    from scaler.export.onnx_model import to_onnx, write_onnx  # noqa: PLC0415
+
+    write_onnx(to_onnx(graph, batch=plan.batch, opset=plan.opset), path)
