@@ -179,6 +179,7 @@ class FakeDevice:
     def measure(self, *options: str) -> Outcome:
         """Run measure.sh with quick settings; later options win."""
         if self.version:
+            self.memory.mkdir(exist_ok=True)
             self.tool("trtexec", TRTEXEC.replace("WRAPPER", self.wrapper))
         environment = {
             "HOME": str(self.home),

@@ -26,7 +26,7 @@ from scaler.profiling.plan_file import Plan, Planned
 fuzz = settings(
     derandomize=True,
     deadline=None,
-    max_examples=60,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # the one file of a test is overwritten
 )
 
@@ -41,7 +41,6 @@ def packed(plan, tmp_path_factory) -> Path:
     """The results of a Nano."""
     home = tmp_path_factory.mktemp("home")
     device = FakeDevice(home / "device", home / "memory")
-    (home / "memory").mkdir()
     device.unpack(write_bundle(plan, home / "bundle.tar.gz").path)
     device.files(NANO_FILES)
     device.tool("nvpmodel", "echo 'NV Power Mode: MAXN'; echo 0")
@@ -98,11 +97,8 @@ def test_a_measurement_is_complete_and_can_be_stored(whole, plan, tmp_path):
         assert measurement.seconds > 0
         conditions = measurement.conditions
         assert (conditions.runtime, conditions.runtime_version, conditions.precision) == ("tensorrt", "8.2.1", "fp16")
-        assert (conditions.processor, conditions.power_mode, conditions.clocks_pinned) == (
-            "NVIDIA Tegra X1",
-            "MAXN",
-            True,
-        )
+        assert (conditions.processor, conditions.power_mode) == ("NVIDIA Tegra X1", "MAXN")
+        assert conditions.clocks_pinned is True
         write_measurement(measurement, tmp_path / "m.json")
         assert read_measurement(tmp_path / "m.json") == measurement
 
@@ -138,14 +134,10 @@ def test_results_of_something_else_are_refused(packed, wanted, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"device": "jetson-nano", "precision": "fp16", "power_mode": "10W", "tensorrt": version}
-        for version in ("8", "8.2")
-    ],
-)
-def test_other_names_of_the_same_are_taken(packed, whole, plan, wanted):
+@pytest.mark.parametrize("version", ["8", "8.2", "8.2.1"])
+def test_other_names_of_the_same_are_taken(packed, whole, plan, version):
+    wanted = {"device": "jetson-nano", "precision": "fp16", "power_mode": "10W", "tensorrt": version}
+
     assert read_results(packed, plan=plan, **wanted) == whole
 
 
@@ -324,20 +316,14 @@ def test_a_network_that_nobody_planned_is_left_out(results, whole):
     assert found.refused == (Refused("0123abcd", "not in the plan"),)
 
 
-@given(place=st.data())
+@given(which=st.floats(0, 1, exclude_max=True), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 8))
 @fuzz
-def test_a_folder_with_any_byte_changed_gives_the_same_measurements_or_fewer(results, whole, place):
-    files = sorted(path for path in results.rglob("*") if path.is_file())
-    path = place.draw(st.sampled_from(files))
+def test_a_folder_with_any_bit_flipped_or_file_cut_gives_what_was_measured_or_less(results, whole, which, where, bit):
+    files = sorted(path for path in results.rglob("*") if path.is_file() and path.stat().st_size)
+    path = files[int(which * len(files))]
     content = path.read_bytes()
-    at = place.draw(st.integers(0, max(0, len(content) - 1)))
-    cut = place.draw(st.booleans())
-    changed = (
-        content[:at]
-        if cut
-        else content[:at] + bytes([content[at] ^ 1 << place.draw(st.integers(0, 7))]) + content[at + 1 :]
-    )
-    path.write_bytes(changed)
+    at = int(where * len(content))
+    path.write_bytes(content[:at] if bit == 8 else content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
     try:
         check(results, whole)
     finally:
@@ -360,13 +346,10 @@ def check(path: Path, whole: Imported) -> None:
 # --- damaged and dangerous archives ---
 
 
-@given(
-    edits=st.lists(
-        st.tuples(st.floats(0, 1), st.sampled_from(["flip", "cut", "insert", "drop"]), st.integers(0, 255)),
-        min_size=1,
-        max_size=3,
-    )
-)
+EDITS = st.tuples(st.floats(0, 1), st.sampled_from(["flip", "cut", "insert", "drop"]), st.integers(0, 255))
+
+
+@given(edits=st.lists(EDITS, min_size=1, max_size=3))
 @fuzz
 def test_a_damaged_archive_is_refused_or_gives_what_was_measured(archive, packed, whole, edits):
     content = packed.read_bytes()
@@ -388,9 +371,7 @@ def test_a_damaged_archive_is_refused_or_gives_what_was_measured(archive, packed
 
 @given(edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=3))
 @fuzz
-def test_an_archive_damaged_before_it_was_compressed_is_refused_or_gives_what_was_measured(
-    archive, packed, whole, edits
-):
+def test_an_archive_packed_from_damage_is_refused_or_gives_what_was_measured(archive, packed, whole, edits):
     content = bytearray(gzip.decompress(packed.read_bytes()))
     for share, value in edits:
         content[int(share * (len(content) - 1)) // 512 * 512 + value] = value  # mostly in a header or near one
@@ -437,7 +418,7 @@ def test_an_archive_that_reaches_out_is_refused(archive, tmp_path, name, kind, t
     repacked(archive, added(name, kind, target))
     before = sorted(tmp_path.parent.rglob("*"))
 
-    with pytest.raises(FileError, match="holds (a file|a link, device or folder) that results do not have"):
+    with pytest.raises(FileError, match=r"holds (a file|a link, device or folder) that results do not have"):
         read_results(archive)
 
     assert sorted(tmp_path.parent.rglob("*")) == before
@@ -454,7 +435,7 @@ def test_an_archive_with_a_file_twice_is_refused(archive):
 def test_an_archive_that_unpacks_to_too_much_is_refused(archive, monkeypatch):
     monkeypatch.setattr(bundle_archive, "_LARGEST_ALL", 100_000)
 
-    with pytest.raises(FileError, match="unpacks to more than results can be|too large"):
+    with pytest.raises(FileError, match=r"unpacks to more than results can be|too large"):
         read_results(archive)
 
 
@@ -464,7 +445,7 @@ def test_a_member_that_claims_to_be_huge_is_refused(archive, kind):
     member.type, member.size = kind, 2**40
     archive.write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + b"0" * 2**16))
 
-    with pytest.raises(FileError, match="unpacks to more than results can be|no whole archive of results: too large"):
+    with pytest.raises(FileError, match=r"unpacks to more than results can be|no whole archive of results: too large"):
         read_results(archive)
 
 
@@ -478,9 +459,10 @@ def test_headers_nested_without_end_are_refused(archive):
         read_results(archive)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello", gzip.compress(b""), gzip.compress(b"hello"), gzip.compress(b"\0" * 10240)]
-)
+NO_ARCHIVES = [b"", b"hello", *map(gzip.compress, (b"", b"hello", b"\0" * 10240))]
+
+
+@pytest.mark.parametrize("content", NO_ARCHIVES)
 def test_what_is_no_archive_of_results_is_refused(tmp_path, content):
     path = tmp_path / "results.tar.gz"
     path.write_bytes(content)

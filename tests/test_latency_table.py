@@ -117,8 +117,8 @@ class TestFiles:
         assert {(info.device, info.runtime, info.precision) for info in list_tables()} == {
             (device, "tensorrt", "fp16") for device in CALIBRATED_DEVICES
         }
-        assert has_table("nano", "tensorrt", "fp16")
-        assert not has_table("nano", "tensorrt", "fp32")
+        assert find_table("nano", "tensorrt", "fp16", "MAXN") is not None
+        assert find_table("nano", "tensorrt", "fp32", "MAXN") is None
 
     @calibrated
     def test_a_shipped_table_is_of_its_device_in_the_default_mode_and_says_that_it_is_calibrated(self, tables, device):

@@ -34,6 +34,7 @@ _LARGEST_ALL = 8 * 2**30
 _MOST_FILES = 200_000
 _BLOCK = 2**20
 _LONGEST_CHECKSUM_FILE = 4096
+_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
 _AGAIN = "copy it from the device again"
 
 

@@ -25,6 +25,8 @@ from scaler.space import Params
 
 COLD_RUNS = 2
 """Inferences at the start of a block that are not counted: 20 % and 9 % slower where this was tried."""
+PROFILES = 2
+"""Profiles of a network at most; the quietest is kept."""
 COLD_START_MS = 50.0
 """Time of an inference above which a cold cache at its start does not matter."""
 
@@ -33,21 +35,21 @@ COLD_START_MS = 50.0
 class Effort:
     """How much measuring a network gets."""
 
-    rounds: int = 8
+    rounds: int = 6
     """Quiet rounds to collect, at least."""
-    quiet_seconds: float = 0.5
+    quiet_seconds: float = 0.35
     """Time of the network in quiet rounds, at least."""
     block_seconds: float = 0.02
     """Time of a block of the network, at least; a block is one inference or more."""
     reference_seconds: float = 0.012
     """The same for a block of the reference."""
-    patience: float = 6.0
+    patience: float = 3.0
     """Seconds that a network may wait for a quiet machine, in all."""
     pause: float = 0.5
     """Seconds from one look at a busy machine to the next."""
-    profile_seconds: float = 1.2
+    profile_seconds: float = 0.8
     """Time that the profiled inferences should take together, at least."""
-    profile_runs: int = 12
+    profile_runs: int = 10
     """Profiled inferences, at least."""
     tries: int = 3
     """How often a measurement that spreads too much is repeated."""
@@ -190,12 +192,12 @@ def _rounds(
 
 
 def _profiled(session: Session, reference: Reference, effort: Effort, result: Measurement) -> Measurement:
-    """Profile, up to three times until the machine was quiet before and after; keep the quietest."""
+    """Profile, twice if the machine was not quiet before and after; keep the quieter."""
     once = float(np.median(result.samples_ms)) * 1e-3
     runs = max(effort.profile_runs, math.ceil(effort.profile_seconds / once))
     best, best_ms = result.layers, math.inf
-    for _ in range(effort.tries):
-        reference.wait_for_quiet(effort.patience / effort.tries)
+    for _ in range(PROFILES):
+        reference.wait_for_quiet(effort.patience / PROFILES)
         before, layers, after = reference.block(), session.profile(runs), reference.block()
         around = max(float(np.median(before)), float(np.median(after)))
         if around < best_ms:

@@ -22,7 +22,7 @@ def space_of(plan: Plan) -> Space:
     space = read_space(plan.space)
     if space.digest != plan.digest:
         raise UserError(
-            f"the space {plan.space} has changed since the plan was made; make a new plan: scaler profile plan"
+            f"the space {plan.space} has changed since the plan was made: make it anew with scaler profile plan"
         )
     return space
 
