@@ -142,7 +142,7 @@ def test_single_precision_needs_no_typing(tmp_path):
     [
         ({"runtime": "onnxruntime"}, False, UsageError, "the plan is for onnxruntime"),
         ({"precision": "int8"}, True, UnsupportedError, "quantisation nodes"),
-        ({"digest": "0123456789abcdef"}, False, UserError, "another version of the space"),
+        ({"digest": "0123456789abcdef"}, False, UserError, "has changed since the plan was made"),
         ({"dataset": "vox"}, False, UsageError, "unknown data set 'vox'; did you mean 'voc'?"),
         ({"reference": {**FIXED, "resolution": 161}}, False, UsageError, "resolution = 161"),
         ({"networks": (Planned(network="../a", params={}),)}, False, UsageError, "'../a' cannot be a file"),

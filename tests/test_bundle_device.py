@@ -15,10 +15,16 @@ from scaler.profiling.bundle import write_bundle
 from scaler.profiling.bundle_import import Refused, read_results
 from scaler.profiling.plan_file import Plan
 
-PYTHON, SHELL = pytest.param(True, id="python"), pytest.param(False, id="shell")
-EITHER = pytest.mark.parametrize("python", [PYTHON, SHELL])
-PYTHON_FIRST = pytest.mark.parametrize("python", [PYTHON, pytest.param(False, id="shell", marks=pytest.mark.slow)])
-"""The shell does it too, but its turn comes only when there is time."""
+SLOW = pytest.mark.slow
+
+
+def programs(*quick: bool) -> pytest.MarkDecorator:
+    """Runs a test with measure.py and with the shell alone, one of them perhaps only when there is time."""
+    cases = [pytest.param(p, id="python" if p else "shell", marks=() if p in quick else SLOW) for p in (True, False)]
+    return pytest.mark.parametrize("python", cases)
+
+
+PYTHON_FIRST, SHELL_FIRST, BOTH_SLOWLY = programs(True), programs(False), programs()
 
 
 def some(quick: dict[str, bool], slow: list[str]) -> list[object]:
@@ -28,7 +34,7 @@ def some(quick: dict[str, bool], slow: list[str]) -> list[object]:
         return pytest.param(name, python, id=f"{name}-{'python' if python else 'shell'}", marks=marks)
 
     rest = [(name, python) for name in [*quick, *slow] for python in (True, False) if quick.get(name) is not python]
-    return [case(*pair) for pair in quick.items()] + [case(*pair, pytest.mark.slow) for pair in rest]
+    return [case(*pair) for pair in quick.items()] + [case(*pair, SLOW) for pair in rest]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def without_python(device: FakeDevice, python: bool) -> FakeDevice:
     return device
 
 
-VERSIONS = ["8.0.1", "8.2.1", pytest.param("8.4.3", marks=pytest.mark.slow), "8.5.2", "8.6.2", "10.3.0", "11.1.0"]
+VERSIONS = ["8.0.1", "8.2.1", "10.3.0", "11.1.0", *(pytest.param(v, marks=SLOW) for v in ("8.4.3", "8.5.2", "8.6.2"))]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -100,7 +106,7 @@ def test_every_version_of_tensorrt_measures_the_same_with_and_without_python(
         assert layers == pytest.approx(sum(once.network_ms) / len(once.network_ms), rel=0.1)
 
 
-@EITHER
+@PYTHON_FIRST
 def test_what_the_system_tells_is_read_back(device, python):
     device.files(NANO_FILES)
     device.tool("nvpmodel", "echo 'NV Power Mode: MAXN'; echo 0")
@@ -126,7 +132,7 @@ def test_what_the_system_tells_is_read_back(device, python):
         assert measurement.warnings == ()
 
 
-@EITHER
+@SHELL_FIRST
 def test_what_is_not_permitted_is_noted_and_does_not_stop_anything(device, python):
     device.files({**NANO_FILES, "sys/class/devfreq/57000000.gpu/min_freq": "76800000\n"})
     device.tool("nvpmodel", "echo 'NVPM ERROR: failed to read PARAM GPU' >&2; exit 13")
@@ -176,7 +182,7 @@ def test_a_network_that_fails_is_written_down_and_left_out(device, plan, python,
     assert device.builds == {first: 2, second: 1, "reference": 1}
 
 
-@pytest.mark.parametrize(("kind", "python"), some({"nan": False, "truncated": True}, ["no-file"]))
+@pytest.mark.parametrize(("kind", "python"), some({"nan": False}, ["truncated", "no-file"]))
 def test_times_that_trtexec_spoils_are_a_failure_of_the_network(device, plan, python, kind):
     first = plan.networks[0].network
     device.environment = {"FAKE_TRTEXEC_FAIL": f"{kind}@time", "FAKE_TRTEXEC_ONLY": f"{first}.engine"}
@@ -201,7 +207,7 @@ def test_a_network_whose_profile_fails_keeps_its_times(device, plan, python):
     assert second.layers
 
 
-@EITHER
+@PYTHON_FIRST
 def test_a_reference_that_fails_stops_everything_with_the_reason(device, python):
     device.environment = {"FAKE_TRTEXEC_FAIL": "oom@time", "FAKE_TRTEXEC_ONLY": "reference"}
 
@@ -225,7 +231,7 @@ def test_rounds_that_disagree_are_measured_again_and_the_steadiest_are_kept(devi
     assert first.warnings == ()
 
 
-@pytest.mark.slow
+@SLOW
 def test_rounds_that_never_agree_are_flagged(device, plan):
     device.wrapper = "FAKE_TRTEXEC_FACTOR=$((20 + call % 3 * 10)); export FAKE_TRTEXEC_FACTOR"
 
@@ -258,7 +264,7 @@ def resume(device: FakeDevice, plan: Plan, done_before: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "python"), some({"2": True, "6": False, "11": True}, [str(n) for n in range(1, 14) if n not in (2, 6, 11)])
+    ("call", "python"), some({"6": False, "11": True}, [str(n) for n in range(1, 14) if n not in (6, 11)])
 )
 def test_killed_during_any_call_of_trtexec_it_goes_on_where_it_was(device, plan, python, call):
     """Two networks take 13 calls: the probe, 2 for the reference, 5 a network."""
@@ -270,7 +276,7 @@ def test_killed_during_any_call_of_trtexec_it_goes_on_where_it_was(device, plan,
     resume(device, plan, device.finished)
 
 
-@pytest.mark.parametrize(("moment", "python"), some({"2": True}, ["1", "3", "4"]))
+@pytest.mark.parametrize(("moment", "python"), some({"2": False}, ["1", "3", "4"]))
 def test_killed_while_it_notes_the_conditions_it_goes_on_where_it_was(device, plan, python, moment):
     without_python(device, python)
     count = f'echo x >>"{device.home}/asked"; [ $(wc -l <"{device.home}/asked") != {moment} ] || {end_agent(device)}'
@@ -281,6 +287,7 @@ def test_killed_while_it_notes_the_conditions_it_goes_on_where_it_was(device, pl
     resume(device, plan, device.finished)
 
 
+@SLOW
 def test_killed_while_it_packs_it_packs_again(device, plan):
     device.measure()
     whole = read_results(device.archive)
@@ -305,6 +312,7 @@ def test_stopped_by_the_user_it_goes_on_where_it_was(device, plan, python):
     resume(device, plan, device.finished)
 
 
+@SLOW
 def test_what_was_damaged_meanwhile_is_measured_again(device, plan):
     device.measure()
     network = plan.networks[1].network
@@ -313,6 +321,7 @@ def test_what_was_damaged_meanwhile_is_measured_again(device, plan):
     resume(device, plan, {plan.networks[0].network})
 
 
+@SLOW
 def test_a_network_that_takes_the_device_down_is_left_out_after_three_times(device, plan):
     first = plan.networks[0].network
     device.wrapper = f'case "$*" in *{first}.onnx*) {end_agent(device)}; exit 0 ;; esac'
@@ -328,7 +337,7 @@ def test_a_network_that_takes_the_device_down_is_left_out_after_three_times(devi
     assert device.builds[first] == 0  # the fake never ran
 
 
-@PYTHON_FIRST
+@BOTH_SLOWLY
 def test_a_trtexec_that_outlives_its_caller_is_ended(device, python):
     without_python(device, python)
     alive = device.home / "alive"
@@ -354,6 +363,7 @@ def test_two_runs_in_one_folder_are_refused(device):
     assert (done.code, done.err) == (1, f"error: another run is at work in {device.bundle}/results\n")
 
 
+@SLOW
 def test_two_runs_of_the_shell_in_one_folder_are_refused(device):
     without_python(device, False).measure()
     with subprocess.Popen(["sleep", "60"]) as other:
@@ -368,7 +378,7 @@ def test_two_runs_of_the_shell_in_one_folder_are_refused(device):
     assert (refused.code, refused.err) == (1, f"error: another run is at work in {device.bundle}/results\n")
 
 
-@PYTHON_FIRST
+@BOTH_SLOWLY
 def test_results_of_another_tensorrt_or_setting_are_not_mixed(device, python):
     without_python(device, python).measure()
 
@@ -381,7 +391,7 @@ def test_results_of_another_tensorrt_or_setting_are_not_mixed(device, python):
         assert "name another folder with --out" in done.err
 
 
-@pytest.mark.slow
+@SLOW
 def test_the_shell_goes_on_where_python_was_and_the_other_way_round(device, plan):
     device.wrapper = f"if [ $call = 10 ]; then {end_agent(device)}; exit 0; fi"
     device.measure()
@@ -393,7 +403,7 @@ def test_the_shell_goes_on_where_python_was_and_the_other_way_round(device, plan
     assert len(before) == 1
 
 
-@PYTHON_FIRST
+@BOTH_SLOWLY
 def test_packing_alone_measures_nothing(device, plan, python):
     device.wrapper = f"if [ $call = 10 ]; then {end_agent(device)}; exit 0; fi"
     without_python(device, python).measure()
@@ -411,7 +421,7 @@ def test_packing_alone_measures_nothing(device, plan, python):
 # --- nothing to start with ---
 
 
-@EITHER
+@PYTHON_FIRST
 def test_a_damaged_bundle_is_refused(device, python):
     without_python(device, python)
     model = device.bundle / "models" / "reference.onnx"
@@ -430,7 +440,7 @@ def test_a_damaged_bundle_is_refused(device, python):
     assert (damaged.code, unlisted.code) == (1, 1)
 
 
-@EITHER
+@SHELL_FIRST
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
@@ -450,7 +460,7 @@ def test_a_trtexec_that_cannot_serve_is_refused(device, python, program, reason)
     assert len(done.err.splitlines()) == 1
 
 
-@EITHER
+@SHELL_FIRST
 def test_a_typed_bundle_is_refused_by_old_versions(plain_and_typed, memory, tmp_path, python):
     device = FakeDevice(tmp_path / "device", memory).unpack(plain_and_typed[1])
 
@@ -460,7 +470,7 @@ def test_a_typed_bundle_is_refused_by_old_versions(plain_and_typed, memory, tmp_
     assert "this bundle is strongly typed, which TensorRT 8.2.1 does not know" in done.err
 
 
-@EITHER
+@SHELL_FIRST
 def test_without_trtexec_it_says_where_it_comes_from(device, python):
     without_python(device, python)
     device.version = ""
@@ -473,7 +483,7 @@ def test_without_trtexec_it_says_where_it_comes_from(device, python):
     )
 
 
-@EITHER
+@SHELL_FIRST
 @pytest.mark.parametrize("options", [("--rounds", "0"), ("--rounds", "x"), ("--unknown",), ("--duration",)])
 def test_wrong_options_are_refused(device, python, options):
     done = without_python(device, python).measure(*options)
@@ -483,7 +493,7 @@ def test_wrong_options_are_refused(device, python, options):
     assert not (device.bundle / "results").exists()
 
 
-@pytest.mark.slow
+@SLOW
 def test_it_runs_on_a_real_python_3_6(device, plan):
     old = os.environ.get("SCALER_PYTHON36") or shutil.which("python3.6")
     if not old:

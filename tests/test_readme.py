@@ -1,5 +1,6 @@
 """The README's commands and figures are true."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -22,8 +23,15 @@ COMMANDS = [
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     words = shlex.split(command)
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
     return subprocess.run(
-        [sys.executable, "-m", "scaler", *words[1:]], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "scaler", *words[1:]],
+        cwd=folder,
+        env={**os.environ, "SCALER_DATA_DIR": str(data)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from fake_trtexec import options_of
 from runtime_conformance import small_model
@@ -157,6 +158,16 @@ def test_from_11_on_another_precision_is_refused_with_the_way_out(tmp_path: Path
     with pytest.raises(UnsupportedError, match=way_out) as refused:
         check_precision(precision, Version(11, 1, 0), read_facts(model, "a test"), model)
     assert str(refused.value).startswith("m.onnx: TensorRT 11.1.0 takes the number format from the model")
+
+
+def test_constants_that_are_always_fp32_do_not_make_a_model_fp32(tmp_path: Path):
+    model = small_model(tmp_path / "m.onnx", dtype=np.float16)
+    loaded = onnx.load(str(model))
+    scales = onnx.numpy_helper.from_array(np.ones(4, np.float32), "scales")
+    loaded.graph.initializer.append(scales)
+    loaded.graph.node.append(onnx.helper.make_node("Resize", ["head.conv", "", "scales"], ["up"], name="up"))
+    onnx.save(loaded, str(model))
+    check_precision("fp16", Version(11, 0, 0), read_facts(model, "a test"), model)
 
 
 def test_a_model_with_quantisation_nodes_is_int8_from_11_on(tmp_path: Path):

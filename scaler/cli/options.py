@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +45,26 @@ def console(*, stderr: bool = False) -> Console:
 
     file = sys.stderr if stderr else sys.stdout
     return Console(file=file, highlight=False, width=None if file.isatty() else PIPED_WIDTH)
+
+
+@contextmanager
+def measuring(what: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """A progress bar with time left for measurements; a line each where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, word: say(f"{what} {done}/{total}: {word}")
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def update(done: int, total: int, word: str) -> None:
+            if "failed" in word:
+                bar.console.print(word)
+            bar.update(task, completed=done, total=total)
+
+        yield update
 
 
 def say(message: str) -> None:

@@ -10,6 +10,10 @@ import typer
 from scaler.cli.options import Json, console, print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scaler.latency.calibration import Calibration
+    from scaler.latency.measured_model import MeasuredModel
     from scaler.latency.table import TableInfo
     from scaler.latency.validation import CrossValidation, DeviceReport
 
@@ -35,28 +39,21 @@ def list_command(json_output: Json = False) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in (
-        "table",
-        "mode",
-        "provenance",
-        "networks",
-        "error, network left out",
-        "backbone left out",
-        "created",
-    ):
+    headings = ("table", "mode", "provenance", "networks", "error, networks left out", "backbones left out", "created")
+    for heading in headings:
         table.add_column(heading)
     for info in infos:
-        errors = info.validation
         table.add_row(
-            f"{info.device}/{info.runtime}-{info.precision}",
-            info.power_mode,
-            info.provenance,
-            str(info.networks),
-            f"{errors['leave_one_network_out_error']:.1f} %",
-            f"{errors['leave_one_backbone_out_error']:.1f} %",
-            info.created,
+            info.name, info.power_mode, info.provenance, str(info.networks), *_errors(info.validation), info.created
         )
     console().print(table)
+
+
+def _errors(validation: Mapping[str, float]) -> tuple[str, str]:
+    """Errors of networks left out and of backbones left out; a measured table has no backbone left out."""
+    network = validation.get("leave_one_network_out_error", validation.get("error"))
+    backbone = validation.get("leave_one_backbone_out_error")
+    return tuple("-" if error is None else f"{error:.1f} %" for error in (network, backbone))  # type: ignore[return-value]
 
 
 def _plain(info: TableInfo) -> dict[str, Any]:
@@ -72,9 +69,22 @@ def _plain(info: TableInfo) -> dict[str, Any]:
         "method": info.method,
         "networks": info.networks,
         "sources": list(info.sources),
-        "parameters": info.calibration.named(),
+        "parameters": _parameters(info.model),
+        "processor": info.processor,
+        "seconds": info.seconds,
+        "conditions": list(info.conditions),
         "validation_percent": info.validation,
     }
+
+
+def _parameters(model: Calibration | MeasuredModel) -> dict[str, float]:
+    """The fitted numbers of a model by name."""
+    from scaler.latency.calibration import Calibration  # noqa: PLC0415
+
+    if isinstance(model, Calibration):
+        return model.named()
+    names = ("factor", "constant_ms", "residual_log_sd", "kernel_share", "reference_ms")
+    return {name: getattr(model, name) for name in names}
 
 
 @app.command("build")

@@ -95,7 +95,7 @@ def features(kernels: Sequence[Kernel]) -> FloatArray:
             reduction = k.kernel**2 if k.op in ("depthwise", "pool") else k.inputs
         rows.append(
             (
-                math.log(reduction * c_out * pixels),
+                math.log(max(reduction, 1) * c_out * pixels),
                 math.log(pixels),
                 math.log(k.h_in * k.w_in),
                 math.log(c_in),
@@ -145,7 +145,7 @@ class Group:
         between = covariance(centered, self._x, self._hyper)
         mean = between @ self._weights + self._level + x[:, 0]
         own = self._hyper.amplitude**2 + TREND_SD**2 * (centered**2).sum(axis=1) + 1.0
-        variance = own - np.einsum("ij,jk,ik->i", between, self._inverse, between)
+        variance = own - ((between @ self._inverse) * between).sum(axis=1)
         return mean, np.sqrt(np.maximum(variance, 1e-8))
 
 

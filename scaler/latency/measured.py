@@ -27,7 +27,7 @@ WELL_MEASURED = 4
 
 
 class KernelTimes:
-    """Time of any kernel on a measured device.
+    """Time of any kernel on a measured device; each is worked out once.
 
     Args:
         entries: The table's rows.
@@ -38,19 +38,27 @@ class KernelTimes:
         self.entries = entries
         samples = [Sample(kernel, entry.latency_us * 1e-3, entry.networks) for kernel, entry in entries.items()]
         self._regression = KernelRegression(samples, hypers)
+        self._known: dict[Kernel, tuple[float, float, bool]] = {}
 
     def ms(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
         """Milliseconds of each kernel, standard deviation of their logarithm, and whether the table has it."""
-        mean, spread = self._regression.log_ms(kernels)
-        ms = np.exp(mean)
-        found = np.zeros(len(kernels), dtype=np.bool_)
-        for place, kernel in enumerate(kernels):
-            entry = self.entries.get(kernel)
-            if entry is not None:
-                found[place] = True
-                if entry.networks >= WELL_MEASURED:
-                    ms[place] = entry.latency_us * 1e-3
-        return ms, spread, found
+        known = self._known
+        if new := [kernel for kernel in dict.fromkeys(kernels) if kernel not in known]:
+            mean, spread = self._regression.log_ms(new)
+            known.update(zip(new, map(self._of, new, np.exp(mean).tolist(), spread.tolist()), strict=True))
+        rows = [known[kernel] for kernel in kernels]
+        return (
+            np.array([row[0] for row in rows]),
+            np.array([row[1] for row in rows]),
+            np.array([row[2] for row in rows], dtype=np.bool_),
+        )
+
+    def _of(self, kernel: Kernel, ms: float, spread: float) -> tuple[float, float, bool]:
+        """A kernel's time and doubt: its row where it is well measured, else what the regression gives."""
+        entry = self.entries.get(kernel)
+        if entry is not None and entry.networks >= WELL_MEASURED:
+            ms = entry.latency_us * 1e-3
+        return ms, spread, entry is not None
 
 
 class MeasuredEstimator:

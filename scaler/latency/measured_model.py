@@ -22,3 +22,5 @@ class MeasuredModel:
     """Scatter of the logarithm of measured networks around their predictions, networks left out."""
     kernel_share: float
     """Share of the kernels' own uncertainty that adds up over a network instead of cancelling."""
+    reference_ms: float
+    """Time of the reference network when the table was made: later measurements beside it tell drift from error."""

@@ -11,6 +11,7 @@ model behind it, for a measured one the numbers that its estimator needs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,8 @@ _VALUES: dict[str, Any] = {
     "networks": integer_cell(minimum=0),
     "provenance": choice_cell(get_args(Provenance)),
 }
+_MEASURED: dict[str, Any] = {"networks": integer_cell(minimum=1)}
+"""What a measured table wants otherwise: its rows were seen in a network."""
 
 
 def table_name(device: str, runtime: str, precision: str, mode: str | None = None) -> str:
@@ -152,11 +155,15 @@ def read_table(name: str | Path) -> LatencyTable:
     rows_path = path.with_suffix(".csv")
     entries: dict[Kernel, Entry] = {}
     width = len(_KEY)
-    for line, row in enumerate(read_csv(rows_path, _KEY | _VALUES), start=2):
+    measured = isinstance(info.model, MeasuredModel)
+    columns = _KEY | _VALUES | (_MEASURED if measured else {})
+    for line, row in enumerate(read_csv(rows_path, columns), start=2):
         kernel = Kernel(*row[:width])
         if kernel in entries:
             raise FileError(rows_path, f"line {line}", "this kernel stands twice", todo="keep one of the two rows")
         entries[kernel] = Entry(*row[width:])
+    if measured and not entries:
+        raise FileError(rows_path, "", "no rows", "expected the measured kernels", "measure the device again")
     return LatencyTable(info=info, entries=entries)
 
 
@@ -169,7 +176,7 @@ def list_tables() -> list[TableInfo]:
 def _read_info(reader: Reader) -> TableInfo:
     provenance = cast("Provenance", reader.choice("provenance", get_args(Provenance)))
     validation = reader.table("validation")
-    measured = "model" in reader.keys
+    measured = provenance == "measured"
     info = TableInfo(
         device=reader.string("device"),
         power_mode=reader.string("power_mode"),
@@ -203,17 +210,19 @@ def _read_measured(reader: Reader) -> MeasuredModel:
     return MeasuredModel(
         hypers={name: _read_hyper(groups.table(name)) for name in groups.keys},
         factor=reader.number("factor", minimum=1e-3, maximum=1e3),
-        constant_ms=reader.number("constant_ms"),
+        constant_ms=reader.number("constant_ms", minimum=0),
         residual_log_sd=reader.number("residual_log_sd", minimum=1e-6),
         kernel_share=reader.number("kernel_share", minimum=0, maximum=1),
+        reference_ms=reader.number("reference_ms", minimum=1e-6),
     )
 
 
 def _read_hyper(reader: Reader) -> Hyper:
-    lengths = reader.numbers("lengths", minimum=1e-6)
+    lengths = reader.numbers("lengths", minimum=1e-3, maximum=1e3)
     if len(lengths) != len(FEATURES):
         raise reader.error("lengths", f"{len(lengths)} numbers", f"expected {len(FEATURES)}: {', '.join(FEATURES)}")
-    return Hyper(reader.number("amplitude", minimum=1e-6), reader.number("noise", minimum=1e-6), lengths)
+    amplitude, noise = (reader.number(name, minimum=1e-4, maximum=1e2) for name in ("amplitude", "noise"))
+    return Hyper(amplitude, noise, lengths)
 
 
 def _read_covariance(reader: Reader) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -304,6 +313,7 @@ def _measured_model(model: MeasuredModel) -> list[str]:
         f"constant_ms = {model.constant_ms:.6g}",
         f"residual_log_sd = {model.residual_log_sd:.4g}",
         f"kernel_share = {model.kernel_share:.4g}",
+        f"reference_ms = {model.reference_ms:.6g}",
         "",
         f"[model.groups] # lengths: {', '.join(FEATURES)}",
     ]
@@ -319,5 +329,4 @@ def _listed(texts: Iterable[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON leaves DEL as it is

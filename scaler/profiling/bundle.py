@@ -22,17 +22,15 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from scaler import __version__
 from scaler.devices import load_device
-from scaler.errors import UnsupportedError, UsageError, UserError, unknown_name
+from scaler.errors import UnsupportedError, UsageError
 from scaler.export.onnx_model import to_onnx
 from scaler.export.onnx_nodes import SEPARATOR
 from scaler.export.weights import Array, WeightSource, timing_weights
 from scaler.files import write_atomic
 from scaler.graph.graph import Layer
-from scaler.models.detectors.families import FAMILIES
+from scaler.profiling.networks import graph_of, space_of
 from scaler.profiling.plan_file import Plan, write_plan
-from scaler.search.evaluation import CLASSES
 from scaler.space import Params, Space
-from scaler.space_file import read_space
 
 __all__ = ["FOLDER", "REFERENCE", "BundleSummary", "network_model", "plan_space", "strongly_typed", "write_bundle"]
 
@@ -99,17 +97,9 @@ def plan_space(plan: Plan) -> Space:
     """The search space of a plan, which holds all its networks.
 
     Raises:
-        UserError: There is none of this name, it is not the one that the plan was made for, or a network or the data
-            set is none of its.
+        UserError: It is not the one that the plan was made for, or a network or the data set is none of its.
     """
-    space = read_space(plan.space)
-    if space.digest != plan.digest:
-        raise UserError(
-            f"the plan was made for another version of the space {plan.space} ({plan.digest}, now {space.digest}); "
-            "make the plan again"
-        )
-    if plan.dataset not in CLASSES:
-        raise UsageError(unknown_name("data set", plan.dataset, CLASSES))
+    space = space_of(plan)
     for params in (plan.reference, *(planned.params for planned in plan.networks)):
         space.canonical(params)
     return space
@@ -126,8 +116,7 @@ def packing_weights(layer: Layer) -> dict[str, Array]:
 
 def network_model(plan: Plan, space: Space, params: Params, weights: WeightSource = packing_weights) -> ModelProto:
     """The ONNX model of a network of a plan."""
-    graph = FAMILIES[space.family].build(space.configure(params, CLASSES[plan.dataset]))
-    return to_onnx(graph, weights=weights, batch=plan.batch, opset=plan.opset)
+    return to_onnx(graph_of(space, params, plan.dataset), weights=weights, batch=plan.batch, opset=plan.opset)
 
 
 def strongly_typed(model: ModelProto) -> ModelProto:

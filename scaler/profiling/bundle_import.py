@@ -12,33 +12,35 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 
 from scaler.devices import Device, Precision, load_device
-from scaler.errors import FileError, UserError
+from scaler.errors import FileError
 from scaler.export.weights import Array, shapes
 from scaler.files import Reader, read_json
 from scaler.graph.graph import Layer
 from scaler.profiling.bundle import network_model, plan_space
 from scaler.profiling.bundle_archive import unpacked, verified
+from scaler.profiling.bundle_conditions import (
+    ForeignError,
+    check_place,
+    conditions_of,
+    doubts_of,
+    loose_text,
+    states_of,
+)
 from scaler.profiling.measurement import BUSY, LARGEST_SPREAD, Measurement, Round, quiet_reference_ms
 from scaler.profiling.plan_file import Plan, Planned, read_plan
-from scaler.runtimes.jetson import Jetson, JetsonState
-from scaler.runtimes.protocol import Conditions, LayerTime, RuntimeFailedError
+from scaler.runtimes.protocol import LayerTime, RuntimeFailedError
 from scaler.runtimes.tensorrt_errors import failure
 from scaler.runtimes.trtexec_files import LayerInfo, join, parse_layer_info, parse_profile, parse_times
-from scaler.runtimes.trtexec_text import error_messages, parse_gpu
+from scaler.runtimes.trtexec_text import error_messages
 
 __all__ = ["Imported", "Refused", "read_results"]
 
-_COMPUTE_CAPABILITY = re.compile(r"Compute Capability: (\d+\.\d+)")
-_FILE_LINE = re.compile(r"^== (.+)$", re.MULTILINE)
-_SYSTEM_PATH = re.compile(r"(?:etc|proc|sys|var)(?:/[A-Za-z0-9_@:-][A-Za-z0-9_@:.-]{0,79}){1,12}")
 _STAGE = re.compile(r"(.+?): trtexec .+")
-_BEFORE, _AFTER = "before", "after"
 
 
 class Refused(NamedTuple):
@@ -57,22 +59,6 @@ class Imported:
     """In the plan's order; those of networks that failed on the device have an `error`."""
     refused: tuple[Refused, ...]
     """Networks of the plan that are missing or damaged, and others that do not belong to it."""
-
-
-@dataclass(slots=True)
-class _Recorded:
-    """What the tools of the device said, in place of running them."""
-
-    files: Mapping[str, bytes]
-    moment: str
-
-    def run(self, command: Sequence[str]) -> str:
-        """The output of a command."""
-        return _loose(self.files, f"{self.moment}-{command[0]}.txt")
-
-
-class _ForeignError(Exception):
-    """A network was measured elsewhere or otherwise than planned."""
 
 
 class _Run(NamedTuple):
@@ -143,7 +129,7 @@ def _context(path: Path, folder: Path) -> _Context:
         nodes = network_model(plan, space, planned.params, _nothing).graph.node
         return tuple(node.name for node in nodes), {output: node.name for node in nodes for output in node.output}
 
-    return _Context(plan, load_device(plan.device), run, _loose(files, "system.txt"), names)
+    return _Context(plan, load_device(plan.device), run, loose_text(files, "system.txt"), names)
 
 
 def _read_run(reader: Reader) -> _Run:
@@ -199,7 +185,7 @@ def _read_networks(path: Path, folder: Path, context: _Context) -> Imported:
         except FileError as error:
             reason = ": ".join(part for part in (Path(error.file).name, error.where, error.what) if part)
             refused.append(Refused(planned.network, reason))
-        except _ForeignError as error:
+        except ForeignError as error:
             foreign[str(error)] += 1
             refused.append(Refused(planned.network, str(error)))
     if foreign and not measurements:
@@ -223,10 +209,10 @@ def _read_network(folder: Path, planned: Planned, context: _Context) -> Measurem
     seconds, tries = reader.number("seconds", minimum=0), reader.integer("tries", minimum=0)
     reason = reader.raw("error")
     reader.finish()
-    error = _reason(str(reason), _loose(files, "error.log")) if reason else ""
-    states = _states(files, context)
-    _check_place(states, files, context)
-    doubts = _doubts(states)
+    error = _reason(str(reason), loose_text(files, "error.log")) if reason else ""
+    states = states_of(files, context.system)
+    check_place(states, files, context.plan, context.device)
+    doubts = doubts_of(states)
     rounds: tuple[Round, ...] = ()
     layers: tuple[LayerTime, ...] = ()
     if not error:
@@ -236,7 +222,7 @@ def _read_network(folder: Path, planned: Planned, context: _Context) -> Measurem
     return Measurement(
         network=planned.network,
         params=planned.params,
-        conditions=_conditions(files, states[-1], context),
+        conditions=conditions_of(files, states[-1], context.plan, context.device, context.run.tensorrt),
         rounds=rounds,
         layers=layers,
         seconds=seconds,
@@ -308,78 +294,6 @@ def _reason(error: str, log: str) -> str:
     return str(failure(messages, stage[1], RuntimeFailedError))
 
 
-# --- conditions ---
-
-
-def _states(files: Mapping[str, bytes], context: _Context) -> tuple[JetsonState, ...]:
-    """What the device said of itself before and after: its files are laid out again, and asked as on the device."""
-    states = []
-    with TemporaryDirectory(prefix="scaler-device-") as place:
-        root, recorded = Path(place), _Recorded(files, _BEFORE)
-        jetson = Jetson(root, recorded.run)
-        _lay_out(context.system, root)
-        for recorded.moment in (_BEFORE, _AFTER):
-            _lay_out(_loose(files, f"{recorded.moment}-files.txt"), root)
-            states.append(jetson.state())
-    return tuple(states)
-
-
-def _lay_out(text: str, root: Path) -> None:
-    """Write the files of a text where they were on the device; what is no file of a system is left out."""
-    _, *parts = _FILE_LINE.split(text)
-    for name, content in zip(parts[::2], parts[1::2], strict=True):
-        if _SYSTEM_PATH.fullmatch(name):
-            with suppress(OSError):  # a file where another needs a folder
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).write_text(content, encoding="utf-8")
-
-
-def _conditions(files: Mapping[str, bytes], state: JetsonState, context: _Context) -> Conditions:
-    plan = context.plan
-    notes = list(_loose(files, "notes.txt").splitlines())
-    known = state if state.power_mode else replace(state, power_mode=plan.power_mode)
-    if not state.power_mode:
-        notes.append(f"the power mode is taken to be {plan.power_mode}, as planned")
-    conditions = known.conditions(
-        runtime=plan.runtime,
-        version=context.run.tensorrt,
-        precision=plan.precision,
-        batch=plan.batch,
-        gpu=parse_gpu(_loose(files, "build.log") or _loose(files, "error.log")),
-        notes=notes,
-    )
-    return replace(conditions, power_mode=context.device.mode(known.power_mode).name)
-
-
-def _check_place(states: Sequence[JetsonState], files: Mapping[str, bytes], context: _Context) -> None:
-    """Refuse what was measured on another device or in another power mode than planned."""
-    device, mode = context.device, context.device.mode(context.plan.power_mode)
-    capability = _COMPUTE_CAPABILITY.search(_loose(files, "build.log"))
-    if capability and device.gpu and capability[1] != device.gpu.compute_capability:
-        found = f"a GPU of compute capability {capability[1]}"
-        raise _ForeignError(f"measured on {found}; that of {device.id} has {device.gpu.compute_capability}")
-    for state in states:
-        if state.device and state.device not in (device.id, *device.aliases):
-            raise _ForeignError(f"measured on {state.device} ({state.model}), planned for {device.id}")
-        if not state.power_mode:
-            continue
-        try:
-            found = device.mode(state.power_mode).name
-        except UserError:
-            found = f"{state.power_mode} (which the profile of {device.id} lacks)"
-        if found != mode.name:
-            raise _ForeignError(f"measured in power mode {found}, planned for {mode.name}")
-
-
-def _doubts(states: Sequence[JetsonState]) -> tuple[str, ...]:
-    throttled = any(state.throttled for state in states)
-    free = any(state.clocks_pinned is False for state in states)
-    return (
-        *(("the device reports that it was throttled",) if throttled else ()),
-        *(("the clocks were not pinned",) if free else ()),
-    )
-
-
 # --- texts ---
 
 
@@ -391,11 +305,6 @@ def _strict(files: Mapping[str, bytes], name: str) -> str:
         return files[name].decode()
     except UnicodeDecodeError:
         raise FileError(name, "", "not UTF-8") from None
-
-
-def _loose(files: Mapping[str, bytes], name: str) -> str:
-    """A file for people; empty where it is missing."""
-    return files.get(name, b"").decode(errors="replace").replace("\0", " ")
 
 
 def _nothing(layer: Layer) -> dict[str, Array]:

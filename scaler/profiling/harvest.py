@@ -68,7 +68,7 @@ def harvest(graph: Graph, layers: tuple[LayerTime, ...], rules: FusionRules) -> 
     ms, counts = [0.0] * len(kernels), [0.0] * len(kernels)
     unknown: list[LayerTime] = []
     for layer in layers:
-        found = sorted({place for name in layer.nodes if (place := _place(name, places)) is not None})
+        found = sorted({place for name in layer.nodes for place in _found(name, places)})
         if not found:
             unknown.append(layer)
             continue
@@ -79,21 +79,27 @@ def harvest(graph: Graph, layers: tuple[LayerTime, ...], rules: FusionRules) -> 
     return Harvest(tuple(kernels), tuple(ms), tuple(counts), tuple(unknown))
 
 
-def kernel_places(graph: Graph, rules: FusionRules) -> tuple[list[Kernel], dict[str, int]]:
-    """All kernels in execution order, and which of them computes a layer, by the layer's name."""
+def kernel_places(graph: Graph, rules: FusionRules) -> tuple[list[Kernel], dict[str, list[int]]]:
+    """All kernels in execution order, and which of them compute a layer, by the layer's name.
+
+    They are several where a concatenation copies several inputs, a kernel each.
+    """
     kernels: list[Kernel] = []
-    places: dict[str, int] = {}
+    places: dict[str, list[int]] = {}
     for placement in graph.placements:
+        own: list[int] = []
         for kernel, nodes in kernel_groups(placement.block, rules):
-            for node in nodes:
-                places[f"{placement.name}.{placement.block.nodes[node].name}"] = len(kernels)
+            if nodes:
+                own = []
+                places |= {f"{placement.name}.{placement.block.nodes[node].name}": own for node in nodes}
+            own.append(len(kernels))
             kernels.append(kernel)
     for label, place in graph.outputs:
         last = graph.placements[place]
-        places.setdefault(label, places[f"{last.name}.{last.block.nodes[-1].name}"])
+        places.setdefault(label, places.get(f"{last.name}.{last.block.nodes[-1].name}", []))
     return kernels, places
 
 
-def _place(name: str, places: Mapping[str, int]) -> int | None:
-    """The kernel of an ONNX node or tensor: that of its layer, of which it may be a part."""
-    return places.get(name, places.get(name.partition(SEPARATOR)[0]))
+def _found(name: str, places: Mapping[str, list[int]]) -> list[int]:
+    """The kernels of an ONNX node or tensor: those of its layer, of which it may be a part."""
+    return places.get(name) or places.get(name.partition(SEPARATOR)[0], [])

@@ -92,8 +92,9 @@ class Reference:
         return self.medians[-1] <= BUSY * self.quiet_ms
 
     def settle(self, seconds: float) -> None:
-        """Find out how fast the machine is: nothing but the reference for a while."""
+        """Find out how fast the machine is: nothing but the reference for a while, one block at least."""
         end = time.perf_counter() + seconds
+        self.move_to_quiet_core()
         while time.perf_counter() < end:
             self.move_to_quiet_core()
 
@@ -188,6 +189,8 @@ def _rounds(
         before = after
         if patience <= 0 or latest.is_quiet(reference.quiet_ms):
             counted, seconds = counted + 1, seconds + float(samples.sum()) * 1e-3
+        else:
+            patience -= float(samples.sum()) * 1e-3  # a lost round is waiting too, so that the rounds come to an end
     return tuple(rounds), patience
 
 

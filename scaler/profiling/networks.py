@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scaler.errors import UserError
+from scaler.errors import UsageError, UserError, unknown_name
 from scaler.graph.graph import Graph
 from scaler.models.detectors.families import FAMILIES
 from scaler.profiling.plan_file import Plan
@@ -17,13 +17,15 @@ def space_of(plan: Plan) -> Space:
     """The plan's search space, which must still be the one that it was made for.
 
     Raises:
-        UserError: The space has changed since.
+        UserError: The space has changed since, or there is no such data set.
     """
     space = read_space(plan.space)
     if space.digest != plan.digest:
         raise UserError(
             f"the space {plan.space} has changed since the plan was made: make it anew with scaler profile plan"
         )
+    if plan.dataset not in CLASSES:
+        raise UsageError(unknown_name("data set", plan.dataset, CLASSES))
     return space
 
 

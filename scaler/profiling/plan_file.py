@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scaler.devices import PRECISIONS, Precision
-from scaler.files import read_json, write_atomic
+from scaler.files import Reader, read_json, write_atomic
+from scaler.latency.fusion import RULES
 from scaler.profiling.measurement import read_params
 from scaler.space import Params
 
 SCHEMA_VERSION = 1
 KIND = "scaler-plan"
+PLAN = "plan"
+"""Name of the plan's own file beside those of its networks."""
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +67,13 @@ def read_plan(path: Path | str) -> Plan:
     reader = read_json(path, schema_version=SCHEMA_VERSION)
     reader.choice("kind", (KIND,))
     networks = tuple(
-        Planned(network=table.string("network"), params=read_params(table, "params"))
+        Planned(network=_network(table), params=read_params(table, "params"))
         for table in reader.tables("networks", at_least=1)
     )
     plan = Plan(
         device=reader.string("device"),
         power_mode=reader.string("power_mode"),
-        runtime=reader.string("runtime"),
+        runtime=reader.choice("runtime", tuple(RULES)),
         precision=reader.choice("precision", PRECISIONS),
         batch=reader.integer("batch", minimum=1),
         opset=reader.integer("opset", minimum=1),
@@ -82,3 +87,12 @@ def read_plan(path: Path | str) -> Plan:
     if len({planned.network for planned in networks}) < len(networks):
         raise reader.error("networks", "a network stands twice", todo="keep one of the two")
     return plan
+
+
+def _network(reader: Reader) -> str:
+    """Name of a network, which names files too."""
+    name = reader.string("network")
+    if not _NAME.fullmatch(name) or name == PLAN:
+        allowed = f"expected letters, digits, '_', '-' and '.', at most 64, and not {PLAN!r}"
+        raise reader.error("network", f"found {name[:80]!r}", allowed, "rename it")
+    return name

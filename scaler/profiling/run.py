@@ -6,7 +6,9 @@ whose measurement the process died twice is recorded as failed and skipped.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +19,7 @@ from scaler.files import make_folder, write_atomic
 from scaler.profiling.measure import Effort, Reference, measure
 from scaler.profiling.measurement import LEAST_QUIET, Measurement, read_measurement, write_measurement
 from scaler.profiling.networks import graph_of, space_of, write_network
-from scaler.profiling.plan_file import Plan, Planned, read_plan, write_plan
+from scaler.profiling.plan_file import PLAN, Plan, Planned, read_plan, write_plan
 from scaler.runtimes.protocol import Conditions, Runtime
 
 Progress: TypeAlias = Callable[[int, int, str], None]
@@ -62,7 +64,7 @@ def run(
     done = {p.network: kept for p in plan.networks if (kept := _kept(folder, p, runtime.conditions())) is not None}
     missing = [planned for planned in plan.networks if planned.network not in done]
     if missing:
-        with TemporaryDirectory(prefix="scaler-") as scratch:
+        with TemporaryDirectory(prefix="scaler-") as scratch, _cores_given_back(cores):
             model = Path(scratch) / "reference.onnx"
             write_network(graph_of(space, plan.reference, plan.dataset), plan, model)
             with runtime.prepare(model) as session:
@@ -71,19 +73,18 @@ def run(
                 for planned in _with_second_look(missing, done, reference):
                     network = Path(scratch) / "network.onnx"
                     write_network(graph_of(space, planned.params, plan.dataset), plan, network)
-                    _mark(folder, planned)
-                    result = measure(
-                        runtime,
-                        network,
-                        reference,
-                        network=planned.network,
-                        params=planned.params,
-                        effort=effort,
-                        profile=profile,
-                    )
-                    kept = _better(done.get(planned.network), result, reference.quiet_ms)
-                    write_measurement(kept, folder / _FILE.format(planned.network))
-                    (folder / _MARK.format(planned.network)).unlink(missing_ok=True)
+                    with _marked(folder, planned):
+                        result = measure(
+                            runtime,
+                            network,
+                            reference,
+                            network=planned.network,
+                            params=planned.params,
+                            effort=effort,
+                            profile=profile,
+                        )
+                        kept = _better(done.get(planned.network), result, reference.quiet_ms)
+                        write_measurement(kept, folder / _FILE.format(planned.network))
                     done[planned.network] = kept
                     if progress is not None:
                         progress(len(done), len(plan.networks), _word(kept))
@@ -119,7 +120,7 @@ def _better(first: Measurement | None, second: Measurement, quiet_ms: float) -> 
 
 def _claim(plan: Plan, folder: Path) -> None:
     """Make a folder this plan's, or see that it is."""
-    path = folder / "plan.json"
+    path = folder / _FILE.format(PLAN)
     if not path.exists():
         write_plan(plan, path)
     elif read_plan(path) != plan:
@@ -145,10 +146,26 @@ def _kept(folder: Path, planned: Planned, now: Conditions) -> Measurement | None
     return measurement
 
 
-def _mark(folder: Path, planned: Planned) -> None:
-    """Note that the measurement of a network begins."""
+@contextmanager
+def _marked(folder: Path, planned: Planned) -> Iterator[None]:
+    """Leave a mark if the process dies during the measurement of a network; an exception, Ctrl-C too, is no death."""
     mark = folder / _MARK.format(planned.network)
     write_atomic(mark, f"{_starts(mark) + 1}\n")
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def _cores_given_back(cores: tuple[int, ...]) -> Iterator[None]:
+    """Let the process run afterwards where it could before: the search for a quiet core pins it."""
+    before = os.sched_getaffinity(0) if cores else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
 
 
 def _starts(mark: Path) -> int:

@@ -68,15 +68,17 @@ def tabulate(plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[G
     Raises:
         UserError: Too few networks were measured.
     """
-    usable = [(m, g) for m, g in zip(measurements, graphs, strict=True) if m.rounds and m.layers]
+    rules = RULES[plan.runtime]
+    harvests = [harvest(g, m.layers, rules) for m, g in zip(measurements, graphs, strict=True)]
+    found = [(m, g, h) for m, g, h in zip(measurements, graphs, harvests, strict=True) if m.rounds and any(h.ms)]
+    usable = [(m, g) for m, g, _ in found]
     failed = tuple(m for m in measurements if m.error)
     if len(usable) < LEAST_NETWORKS:
         reason = f"; the first failed with: {failed[0].error}" if failed else ""
-        raise UserError(f"{len(usable)} networks were measured, a table needs {LEAST_NETWORKS}{reason}")
-    rules = RULES[plan.runtime]
+        raise UserError(f"{len(usable)} networks were measured layer by layer, a table needs {LEAST_NETWORKS}{reason}")
     quiet_ms = quiet_reference_ms(m for m, _ in usable)
-    networks = [Measured(g, harvest(g, m.layers, rules), m.ratio(quiet_ms) * quiet_ms) for m, g in usable]
-    model, figures = fit_model(networks, rules)
+    networks = [Measured(g, h, m.ratio(quiet_ms) * quiet_ms) for m, g, h in found]
+    model, figures = fit_model(networks, rules, quiet_ms)
     figures["noise"] = 100 * float(np.mean([m.spread(quiet_ms) for m, _ in usable]))
     conditions = usable[-1][0].conditions
     doubtful = tuple(m for m, _ in usable if m.warnings)
@@ -133,7 +135,9 @@ def layer_overhead_ms(networks: Sequence[Measured]) -> float:
     return max(float(np.polyfit(density, profiled, 1)[0]), 0.0)
 
 
-def fit_model(networks: Sequence[Measured], rules: FusionRules) -> tuple[MeasuredModel, dict[str, float]]:
+def fit_model(
+    networks: Sequence[Measured], rules: FusionRules, reference_ms: float
+) -> tuple[MeasuredModel, dict[str, float]]:
     """Fit what stands beside the rows, and find its error on networks left out, in percent.
 
     Everything is fitted again without the networks of a fold, hyperparameters included.
@@ -158,7 +162,12 @@ def fit_model(networks: Sequence[Measured], rules: FusionRules) -> tuple[Measure
         "coverage": 100 * float(np.mean(np.abs(errors) <= half_widths)),
     }
     model = MeasuredModel(
-        hypers=hypers, factor=factor, constant_ms=constant, residual_log_sd=residual, kernel_share=share
+        hypers=hypers,
+        factor=factor,
+        constant_ms=constant,
+        residual_log_sd=residual,
+        kernel_share=share,
+        reference_ms=reference_ms,
     )
     return model, figures
 
@@ -172,7 +181,7 @@ def correction(sums: FloatArray, measured: FloatArray) -> tuple[float, float]:
     """Factor and constant (ms, not below 0) that bring sums to measured times with the least relative error."""
     design = np.column_stack([sums / measured, 1 / measured])
     factor, constant = np.linalg.lstsq(design, np.ones_like(measured), rcond=None)[0]
-    if constant < 0:
+    if constant < 0 or factor <= 0:
         factor, constant = float((sums / measured).sum() / ((sums / measured) ** 2).sum()), 0.0
     return float(factor), float(constant)
 

@@ -12,7 +12,8 @@ from scaler.runtimes.protocol import ModelRejectedError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_FORMATS = {1: "fp32", 10: "fp16", 16: "bf16"}  # TensorProto.DataType of weights
+_FORMATS = {1: "fp32", 10: "fp16", 16: "bf16"}  # TensorProto.DataType
+_WITH_WEIGHTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class OnnxFacts:
     makers: dict[str, str]
     """Name of the node that makes a tensor, by the tensor."""
     formats: frozenset[str]
-    """Number formats of the weights: `fp32`, `fp16`, `bf16`."""
+    """Number formats in which it computes, by the weights of its convolutions and products: `fp32`, `fp16`, `bf16`."""
     quantised: bool
     """Whether it has quantisation nodes."""
 
@@ -57,10 +58,15 @@ def load_model(model: Path, purpose: str) -> ModelProto:
 def read_facts(model: Path, purpose: str) -> OnnxFacts:
     """Read names and number formats of a model; arguments and errors are those of `load_model`."""
     graph = load_model(model, purpose).graph
+    weights = {name for node in graph.node if node.op_type in _WITH_WEIGHTS for name in node.input[1:2]}
     return OnnxFacts(
         nodes=tuple(node.name for node in graph.node if node.name),
         makers={output: node.name for node in graph.node for output in node.output},
-        formats=frozenset(_FORMATS[item.data_type] for item in graph.initializer if item.data_type in _FORMATS),
+        formats=frozenset(
+            _FORMATS[item.data_type]
+            for item in graph.initializer
+            if item.name in weights and item.data_type in _FORMATS
+        ),
         quantised=any(node.op_type == "QuantizeLinear" for node in graph.node),
     )
 

@@ -113,6 +113,9 @@ class OnnxRuntimeSession:
         self._runtime = runtime
         self._model = model
         self._session: Any = runtime.load(model)
+        for value in self._session.get_inputs():
+            if not all(isinstance(size, int) for size in value.shape):
+                raise ModelRejectedError(f"{model.name}: the input {value.name} has no fixed shape; export it with one")
         self._inputs = {
             value.name: np.random.default_rng(0).random(value.shape, dtype=np.float32)
             for value in self._session.get_inputs()
@@ -194,7 +197,7 @@ def _timed(events: Iterable[dict[str, Any]], skipped: int) -> dict[str, _Event]:
 
 def _names(model: ModelProto) -> set[str]:
     """Names of all nodes and of the tensors that they make."""
-    return {name for node in model.graph.node for name in (node.name, *node.output)}
+    return {name for node in model.graph.node for name in (node.name, *node.output) if name}
 
 
 def _owners(optimised: ModelProto, known: set[str]) -> dict[str, tuple[str, ...]]:
