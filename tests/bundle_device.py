@@ -176,8 +176,8 @@ class FakeDevice:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).write_text(text)
 
-    def measure(self, *options: str) -> Outcome:
-        """Run measure.sh with quick settings; later options win."""
+    def measure(self, *options: str, under: tuple[str, ...] = ()) -> Outcome:
+        """Run measure.sh with quick settings; later options win. `under` is what runs it, such as nohup."""
         if self.version:
             self.memory.mkdir(exist_ok=True)
             self.tool("trtexec", TRTEXEC.replace("WRAPPER", self.wrapper))
@@ -194,7 +194,7 @@ class FakeDevice:
             **self.environment,
         }
         done = subprocess.run(
-            ["/bin/sh", str(self.bundle / "measure.sh"), *QUICK, "--system-root", str(self.root), *options],
+            [*under, "/bin/sh", str(self.bundle / "measure.sh"), *QUICK, "--system-root", str(self.root), *options],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

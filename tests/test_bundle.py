@@ -183,7 +183,7 @@ def test_the_script_is_correct_for_a_plain_shell(shell):
 NEWER_THAN_3_6 = re.compile(
     r"capture_output|text=|missing_ok|dirs_exist_ok|removeprefix|removesuffix|fmean|\.prod\(|_ns\(|unlink\(True|"
     r"from __future__|dataclass|@cache\b|breakpoint\(|fromisoformat|is_relative_to|readlink|with_stem|nullcontext|"
-    r"isascii|shlex\.join|getLevelNames|perf_counter_ns|\|=|: (list|dict|tuple|set)\[|-> (list|dict|tuple|set)\["
+    r"\| None|isascii|shlex\.join|perf_counter_ns|\|=|: (list|dict|tuple|set)\[|-> (list|dict|tuple|set)\["
 )
 MODULES_OF_3_6 = frozenset(
     "argparse contextlib ctypes fcntl hashlib json os pathlib re shutil signal statistics subprocess".split()  # noqa: SIM905

@@ -264,10 +264,10 @@ def resume(device: FakeDevice, plan: Plan, done_before: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "python"), some({"6": False, "11": True}, [str(n) for n in range(1, 14) if n not in (6, 11)])
+    ("call", "python"), some({"6": False, "11": True}, [str(n) for n in range(1, 16) if n not in (6, 11)])
 )
 def test_killed_during_any_call_of_trtexec_it_goes_on_where_it_was(device, plan, python, call):
-    """Two networks take 13 calls: the probe, 2 for the reference, 5 a network."""
+    """Two networks take 15 calls: the probe, 2 for the reference, 6 a network."""
     without_python(device, python)
     device.wrapper = f"if [ $call = {call} ]; then {end_agent(device)}; exit 0; fi"
     killed = device.measure()
@@ -310,6 +310,18 @@ def test_stopped_by_the_user_it_goes_on_where_it_was(device, plan, python):
     assert stopped.err.endswith("stopped; run again to go on\n")
     assert not list((device.bundle / "results" / "work" / "begun").glob("*"))
     resume(device, plan, device.finished)
+
+
+@BOTH_SLOWLY
+def test_under_nohup_it_goes_on_when_the_terminal_goes_away(device, plan, python):
+    without_python(device, python)
+    device.wrapper = f"if [ $call = 6 ]; then {end_agent(device, 'HUP')}; fi"
+
+    done = device.measure(under=(shutil.which("nohup") or "nohup",))
+
+    assert done.code == 0
+    assert device.finished == {planned.network for planned in plan.networks}
+    assert len(device.calls) == 14
 
 
 @SLOW

@@ -88,7 +88,7 @@ def test_a_cpu_has_no_tensorrt(data, capsys):
     ("arguments", "word"),
     [
         (("profile", "run", "--device", "hosst"), "did you mean 'host'"),
-        (("profile", "run", "--device", "host", "--runtime", "onnx"), "did you mean 'onnxruntime'"),
+        (("profile", "run", "--device", "host", "--runtime", "onnxruntim"), "did you mean 'onnxruntime'"),
         (("profile", "run", "--device", "host", "--precision", "fp16"), "fp32"),
         (("profile", "run", "--device", "host", "--power-mode", "99-threads"), "1-thread"),
         (("profile", "run", "--device", "host", "--plan", "none.json"), "no such file"),

@@ -116,8 +116,8 @@ def test_far_from_every_row_times_grow_with_the_work_and_so_does_the_uncertainty
     ]
     log_ms, spread = regression.log_ms(larger)
     work = np.diff(features(larger)[:, 0])
-    assert (np.diff(log_ms)[2:] > 0.6 * work[2:]).all()
-    assert (np.diff(log_ms)[2:] < 1.5 * work[2:]).all()
+    assert (np.diff(log_ms) > 0.4 * work).all()
+    assert (np.diff(log_ms) < 1.6 * work).all()
     assert (np.diff(spread)[1:] > 0).all()
     assert spread[-1] > 5 * spread[0]
 

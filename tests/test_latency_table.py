@@ -15,7 +15,7 @@ from scaler.latency.device_model import hardware, kernel_ms, work_of
 from scaler.latency.estimator import Estimator, load_estimator
 from scaler.latency.fusion import graph_kernels
 from scaler.latency.protocol import NetworkSize, toolchain_slopes
-from scaler.latency.table import Entry, LatencyTable, list_tables, read_table, table_name, write_table
+from scaler.latency.table import Entry, LatencyTable, find_table, list_tables, read_table, table_name, write_table
 from scaler.models.backbones import mobilenetv2
 from scaler.models.detectors.yolo_ret import BACKBONES, YoloRetConfig, build, max_drop
 from scaler.published import yolo_ret_rows

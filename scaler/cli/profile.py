@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from scaler.cli import profile_parts as parts
 from scaler.cli.options import Dataset, Json, PowerMode, Precision, SpaceName, console, measuring, print_json, say
-
-if TYPE_CHECKING:
-    from scaler.devices import Precision as PrecisionName
-    from scaler.latency.table import LatencyTable
-    from scaler.profiling.machine import Setting
-    from scaler.profiling.measurement import Measurement
-    from scaler.profiling.plan import Choice
-    from scaler.profiling.plan_file import Plan
-    from scaler.profiling.tabulate import Tabulated
 
 app = typer.Typer(help="Measure a device: plan, run, bundle, import, validate.", no_args_is_help=True)
 
-NETWORKS = 40
-OPSET = 13
-
 DeviceName = Annotated[str, typer.Option("--device", "-d", help="Device; host is this computer.")]
-Networks = Annotated[int | None, typer.Option("--networks", "-n", min=1, help=f"Networks; {NETWORKS} otherwise.")]
+Networks = Annotated[int | None, typer.Option("--networks", "-n", min=1, help=f"Networks; {parts.NETWORKS} otherwise.")]
 RuntimeName = Annotated[str, typer.Option("--runtime", help="auto, onnxruntime, tensorrt (in process) or trtexec.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the random choices.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="A plan of `scaler profile plan`; made anew otherwise.")]
@@ -46,7 +34,7 @@ def plan_command(
     dataset: Dataset = "voc",
     precision: Precision = None,
     power_mode: PowerMode = None,
-    opset: Opset = OPSET,
+    opset: Opset = parts.OPSET,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the plan, plan.json for instance.")] = None,
     json_output: Json = False,
@@ -57,14 +45,14 @@ def plan_command(
     """
     from scaler.profiling.plan_file import write_plan  # noqa: PLC0415
 
-    plan, choice = _new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
+    plan, choice = parts.new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
     if out is not None:
         write_plan(plan, out)
         say(f"{out}: {len(plan.networks)} networks of {plan.space} for {plan.device} ({plan.power_mode})")
     if json_output:
         print_json([coverage._asdict() for coverage in choice.coverage])
     else:
-        _print_choice(choice)
+        parts.print_choice(choice)
 
 
 @app.command("run")
@@ -76,7 +64,7 @@ def run_command(
     precision: Precision = None,
     power_mode: PowerMode = None,
     runtime: RuntimeName = "auto",
-    opset: Opset = OPSET,
+    opset: Opset = parts.OPSET,
     seed: Seed = 0,
     plan: PlanFile = None,
     transfer_from: Annotated[
@@ -96,29 +84,39 @@ def run_command(
     from scaler.profiling.run import run  # noqa: PLC0415
 
     if transfer_from is not None:
-        _transfer(device, transfer_from, space, networks or 10, dataset, precision, power_mode, runtime, opset, seed,
-                  out, work, restart)  # fmt: skip
+        wanted = parts.setting(device, precision, power_mode)
+        made, source = parts.transfer_plan(
+            wanted, transfer_from, space, networks or parts.TRANSFER_NETWORKS, dataset, opset, seed
+        )
+        parts.spare_measured(wanted, out)
+        machine = machine_for(wanted, runtime)
+        folder = parts.work_folder(work, made, f"transfer-from-{source.info.device}")
+        parts.forget(folder, restart)
+        with measuring(f"timing {made.device}") as progress:
+            measured = run(
+                made,
+                machine.runtime,
+                folder,
+                effort=machine.effort,
+                profile=False,
+                cores=machine.cores,
+                progress=progress,
+            )
+        parts.adapt(source, made, measured, out)
         return
     if plan is None:
-        wanted = _setting(device, precision, power_mode)
+        wanted = parts.setting(device, precision, power_mode)
         machine = machine_for(wanted, runtime)  # refuses before anything is planned
-        made, _ = _new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
+        made, _ = parts.new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
     else:
         made = read_plan(plan)
-        wanted = _setting(made.device, made.precision, made.power_mode)
-        if _setting(device, precision, power_mode or made.power_mode) != wanted:
-            from scaler.errors import UsageError  # noqa: PLC0415
-
-            raise UsageError(
-                f"{plan} is for {made.device}, {made.precision}, {made.power_mode}, which is not what is asked for"
-            )
+        wanted = parts.setting_of(plan, made, device, precision, power_mode)
         machine = machine_for(wanted, runtime, batch=made.batch)
-    folder = _work_folder(work, made, "profile")
-    if restart and folder.exists():
-        shutil.rmtree(folder)
+    folder = parts.work_folder(work, made, "profile")
+    parts.forget(folder, restart)
     with measuring(f"measuring {made.device}") as progress:
         measured = run(made, machine.runtime, folder, effort=machine.effort, cores=machine.cores, progress=progress)
-    _tabulate(made, measured, out)
+    parts.tabulate(made, measured, out)
 
 
 @app.command("bundle")
@@ -129,7 +127,7 @@ def bundle_command(
     dataset: Dataset = "voc",
     precision: Precision = None,
     power_mode: PowerMode = None,
-    opset: Opset = OPSET,
+    opset: Opset = parts.OPSET,
     seed: Seed = 0,
     plan: PlanFile = None,
     typed: Annotated[
@@ -145,7 +143,7 @@ def bundle_command(
     from scaler.profiling.plan_file import read_plan  # noqa: PLC0415
 
     if plan is None:
-        made, _ = _new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
+        made, _ = parts.new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
     else:
         made = read_plan(plan)
     summary = write_bundle(made, out, typed=typed)
@@ -175,11 +173,11 @@ def import_command(
     from scaler.profiling.bundle_import import read_results  # noqa: PLC0415
 
     found = read_results(
-        results, device=device, precision=_precision(precision), power_mode=power_mode, tensorrt=tensorrt
+        results, device=device, precision=parts.precision(precision), power_mode=power_mode, tensorrt=tensorrt
     )
     for refused in found.refused:
         say(f"refused {refused.network}: {refused.reason}")
-    _tabulate(found.plan, list(found.measurements), out)
+    parts.tabulate(found.plan, list(found.measurements), out)
 
 
 @app.command("validate")
@@ -207,18 +205,17 @@ def validate_command(
     from scaler.profiling.proof import as_dict, render  # noqa: PLC0415
     from scaler.profiling.validate import validate  # noqa: PLC0415
 
-    wanted = _setting(device, precision, power_mode)
+    wanted = parts.setting(device, precision, power_mode)
     estimator = load_estimator(wanted.device.id, precision=wanted.precision, power_mode=wanted.mode.name)
     if not isinstance(estimator, MeasuredEstimator):
         raise UserError(f"{wanted.device.id} has no measured table: scaler profile run --device {wanted.device.id}")
-    trained = _folder(work, wanted) / "profile"
+    trained = parts.folder(work, wanted) / "profile"
     if not (trained / "plan.json").is_file():
         raise UserError(f"{trained} has no measurements behind the table: scaler profile run --device {device}")
     plan = read_plan(trained / "plan.json")
     known = [read_measurement(path) for p in plan.networks if (path := trained / f"{p.network}.json").is_file()]
-    folder = _folder(work, wanted) / f"validate-seed{seed}-{networks}"
-    if restart and folder.exists():
-        shutil.rmtree(folder)
+    folder = parts.folder(work, wanted) / f"validate-seed{seed}-{networks}"
+    parts.forget(folder, restart)
     machine = machine_for(wanted, runtime, batch=plan.batch)
     with measuring("held-out networks") as progress:
         found = validate(plan, known, estimator, machine, folder, networks=networks, seed=seed, progress=progress)
@@ -231,115 +228,3 @@ def validate_command(
     )
     for failed in found.failed:
         say(f"{failed.network}: {failed.error}")
-
-
-def _precision(name: str | None) -> PrecisionName | None:
-    """A precision by its name, whatever its case."""
-    from scaler.devices import PRECISIONS  # noqa: PLC0415
-    from scaler.errors import UsageError, unknown_name  # noqa: PLC0415
-
-    if name is None:
-        return None
-    for known in PRECISIONS:
-        if known == name.casefold():
-            return known
-    raise UsageError(unknown_name("precision", name, PRECISIONS))
-
-
-def _setting(device: str, precision: str | None, power_mode: str | None) -> Setting:
-    from scaler.profiling.machine import setting  # noqa: PLC0415
-
-    return setting(device, precision, power_mode)
-
-
-def _new_plan(
-    device: str,
-    space: str,
-    networks: int | None,
-    dataset: str,
-    precision: str | None,
-    power_mode: str | None,
-    opset: int,
-    seed: int,
-) -> tuple[Plan, Choice]:
-    from scaler.latency.fusion import RULES  # noqa: PLC0415
-    from scaler.profiling.plan import choose, make_plan  # noqa: PLC0415
-    from scaler.space_file import read_space  # noqa: PLC0415
-
-    wanted = _setting(device, precision, power_mode)
-    count = networks or NETWORKS
-    choice = choose(read_space(space), dataset, RULES[wanted.runtime], networks=count, seed=seed)
-    plan = make_plan(space, dataset, wanted.device.id, wanted.mode.name, wanted.runtime, wanted.precision, 1, opset,
-                     count, seed, choice=choice)  # fmt: skip
-    return plan, choice
-
-
-def _print_choice(choice: Choice) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("networks = engine builds", "kernel shapes", "at three sizes", "exact kernels", "work"):
-        table.add_column(heading, justify="right")
-    total = len(choice.coverage)
-    for row in choice.coverage:
-        if row.networks in (1, 2, 5) or row.networks % 10 == 0 or row.networks == total:
-            shares = (f"{100 * share:.0f} %" for share in (row.shapes, row.pairs, row.kernels, row.work))
-            table.add_row(str(row.networks), *shares)
-    screen = console()
-    screen.print(table)
-    least = "" if choice.complete else "at least "
-    screen.print(
-        f"one engine a kernel would be {least}{choice.kernels} builds; the kernel model fills in map sizes between"
-    )
-
-
-def _folder(work: Path | None, wanted: Setting) -> Path:
-    from scaler.catalog import user_folder  # noqa: PLC0415
-    from scaler.latency.table import table_name  # noqa: PLC0415
-
-    base = user_folder() / "measurements" if work is None else work
-    return base / table_name(wanted.device.id, wanted.runtime, wanted.precision, wanted.mode.name)
-
-
-def _work_folder(work: Path | None, plan: Plan, kind: str) -> Path:
-    return _folder(work, _setting(plan.device, plan.precision, plan.power_mode)) / kind
-
-
-def _tabulate(plan: Plan, measured: list[Measurement], out: Path | None) -> None:
-    from scaler.profiling.networks import graph_of, space_of  # noqa: PLC0415
-    from scaler.profiling.tabulate import tabulate  # noqa: PLC0415
-
-    space = space_of(plan)
-    say("fitting")
-    _finish(tabulate(plan, measured, [graph_of(space, m.params, plan.dataset) for m in measured]), out)
-
-
-def _finish(made: Tabulated, out: Path | None) -> None:
-    """Write a table and say how good it is."""
-    from scaler.latency.table import write_table  # noqa: PLC0415
-
-    path = write_table(made.table, _tables_folder(out))
-    for failed in made.failed:
-        say(f"{failed.network} was not measured: {failed.error}")
-    for doubtful in made.doubtful:
-        say(f"{doubtful.network}: {'; '.join(doubtful.warnings)}")
-    if made.unknown:
-        names = ", ".join(dict.fromkeys(layer.name for layer in made.unknown))
-        share = 100 * made.unknown_share
-        say(f"{len(made.unknown)} layers ({share:.1f} % of the time) belong to no kernel: {names[:300]}")
-    console().print(_summary(made.table, path))
-
-
-def _summary(table: LatencyTable, path: Path) -> str:
-    info, errors = table.info, table.info.validation
-    return (
-        f"{path}: {len(table.entries)} kernels from {info.networks} networks in {info.seconds:.0f} s on "
-        f"{info.processor}\nnetworks left out: mean error {errors['error']:.1f} %, {errors['within_10']:.0f} % within "
-        f"10 %, 90 % intervals cover {errors['coverage']:.0f} %; the measurements spread by {errors['noise']:.1f} %"
-    )
-
-
-def _tables_folder(out: Path | None) -> Path:
-    from scaler.catalog import user_folder  # noqa: PLC0415
-
-    return user_folder() / "latency_tables" if out is None else out

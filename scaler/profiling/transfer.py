@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from scaler.devices import Precision, load_device
-from scaler.errors import UsageError, UserError
+from scaler.errors import UsageError, UserError, unknown_name
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import load_estimator
 from scaler.latency.fusion import RULES, FusionRules, graph_kernels
@@ -32,11 +32,12 @@ from scaler.latency.prediction import Z_90
 from scaler.latency.table import Entry, LatencyTable, TableInfo, list_tables, read_table
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
 from scaler.profiling.networks import graph_of, space_of
-from scaler.profiling.plan import draw, take_census
-from scaler.profiling.plan_file import Plan
+from scaler.profiling.plan import draw, reference_network, take_census
+from scaler.profiling.plan_file import Plan, Planned
 from scaler.profiling.tabulate import Tabulated, samples
 from scaler.profiling.transfer_fit import OF_CONSTANT, Posterior, Terms, basis, fit, left_out, prior_sd
 from scaler.space import Params, Space
+from scaler.space_file import read_space
 
 Times: TypeAlias = Callable[[Sequence[Kernel]], FloatArray]
 """Milliseconds of kernels."""
@@ -48,7 +49,9 @@ POOL = 1500
 ROW_NETWORKS = 100
 """Candidates whose kernels become rows, where the source's own rows do not serve."""
 
-LEAST_CONSTANT = 0.01
+STANDARD_ERROR = 0.4
+"""Of the median of six rounds over their spread (the range of the middle half), were they normal."""
+LEAST_CONSTANT = 0.02
 """Share of the networks' median time that the constant is before its factor, at least."""
 _EXPECTED = (0.03, 0.3, 0.1)
 """Noise and prior deviations (see `prior_sd`) that the choice of networks assumes."""
@@ -136,9 +139,8 @@ def choose_for_transfer(
     pool = draw(space, max(POOL, count), np.random.default_rng(seed))
     census = take_census(space, dataset, rules, pool)
     terms = kernel_times(source)(census.kernels)[:, None] * basis(census.kernels)
-    sums = np.stack(
-        [np.bincount(census.owner, column[census.occurrences], minlength=len(pool)) for column in terms.T], axis=1
-    )
+    columns = [np.bincount(census.owner, column[census.occurrences], minlength=len(pool)) for column in terms.T]
+    sums = np.stack(columns, axis=1).astype(np.float64)
     constant = _constant(source, sums[:, 0])
     design = (sums + constant * OF_CONSTANT) / (sums[:, :1] + constant)
     noise, kind_sd, slope_sd = _EXPECTED
@@ -153,6 +155,57 @@ def choose_for_transfer(
         towards = covariance @ design[best]
         covariance = covariance - np.outer(towards, towards) / (design[best] @ towards + noise**2)
     return [pool[index] for index in chosen]
+
+
+def transfer_plan(
+    source: LatencyTable,
+    space_name: str,
+    dataset: str,
+    device_id: str,
+    power_mode: str,
+    runtime: str,
+    precision: Precision,
+    batch: int,
+    opset: int,
+    networks: int = 10,
+    seed: int = 0,
+) -> Plan:
+    """Make the plan of a device that starts from a table: the networks of `choose_for_transfer`.
+
+    Args:
+        source: Where the adaptation will start.
+        space_name: Name or path of the search space.
+        dataset: `voc` or `coco`.
+        device_id: Of the device.
+        power_mode: Its power mode.
+        runtime: `onnxruntime` or `tensorrt`.
+        precision: Of the engines.
+        batch: Pictures an inference.
+        opset: Of the ONNX files.
+        networks: How many to time.
+        seed: Of the draws.
+
+    Raises:
+        FileError: The space's file is malformed.
+        UsageError: An unknown space, data set or runtime, or a number of networks that cannot be.
+    """
+    if runtime not in RULES:
+        raise UsageError(unknown_name("runtime", runtime, RULES))
+    space, rules = read_space(space_name), RULES[runtime]
+    chosen = choose_for_transfer(space, dataset, source, rules, networks, seed)
+    return Plan(
+        device=device_id,
+        power_mode=power_mode,
+        runtime=runtime,
+        precision=precision,
+        batch=batch,
+        opset=opset,
+        space=space_name,
+        digest=space.digest,
+        dataset=dataset,
+        networks=tuple(Planned(network=space.candidate_id(params), params=params) for params in chosen),
+        reference=reference_network(space, dataset, rules, chosen),
+    )
 
 
 def adapt(source: LatencyTable, plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[Graph]) -> Tabulated:
@@ -177,17 +230,18 @@ def adapt(source: LatencyTable, plan: Plan, measurements: Sequence[Measurement],
     ms = np.array([m.ratio(quiet_ms) * quiet_ms for m in timed])
     times = kernel_times(source)
     terms = terms_of(source, networks, RULES[plan.runtime], times)
-    posterior = fit(terms, ms)
-    errors, deviations = left_out(terms, ms)
+    doubts = STANDARD_ERROR * np.array([m.spread(quiet_ms) for m in timed])
+    posterior = fit(terms, ms, doubts)
+    errors, deviations = left_out(terms, ms, doubts)
     relative = np.abs(np.expm1(errors))
     figures = {
         "error": 100 * float(relative.mean()),
         "within_10": 100 * float((relative <= 0.10).mean()),
         "coverage": 100 * float((np.abs(errors) <= Z_90 * deviations).mean()),
-        "noise": 100 * float(np.mean([m.spread(quiet_ms) for m in timed])),
+        "noise": 100 * float(doubts.mean()) / STANDARD_ERROR,
     }
     rows = _rows(source, plan, networks, times, posterior)
-    model = _model(source, plan, rows, terms, posterior, errors)
+    model = _model(source, plan, rows, terms, posterior, _scatter(errors, deviations), quiet_ms)
     info = _info(source, plan, timed, model, figures)
     doubtful = tuple(m for m in timed if m.warnings)
     return Tabulated(LatencyTable(info=info, entries=rows), (), 0.0, failed, doubtful)
@@ -253,22 +307,36 @@ def _scaled(row: Entry, factor: float) -> Entry:
 
 
 def _model(
-    source: LatencyTable, plan: Plan, rows: dict[Kernel, Entry], terms: Terms, posterior: Posterior, errors: FloatArray
+    source: LatencyTable,
+    plan: Plan,
+    rows: dict[Kernel, Entry],
+    terms: Terms,
+    posterior: Posterior,
+    scatter: float,
+    quiet_ms: float,
 ) -> MeasuredModel:
-    """What stands beside the rows. The scatter is that of networks left out, widened for their number."""
+    """What stands beside the rows."""
     model = source.info.model
     if isinstance(model, MeasuredModel) and _keeps_rows(source, plan):
         hypers, share = model.hypers, model.kernel_share
     else:
         hypers, share = fit_hypers(samples(rows)), 0.0
-    scatter = float(np.sqrt(np.mean(errors**2))) * (1 + 1.5 / len(errors))
     return MeasuredModel(
         hypers=hypers,
         factor=1.0,
         constant_ms=float(terms.ms[-1] * np.exp(OF_CONSTANT @ posterior.theta)),
-        residual_log_sd=max(scatter, posterior.noise),
+        residual_log_sd=scatter,
         kernel_share=share,
+        reference_ms=quiet_ms,
     )
+
+
+def _scatter(errors: FloatArray, deviations: FloatArray) -> float:
+    """Standard deviation of the logarithm of a network's time: of the errors left out, widened for their number.
+
+    A few errors may be small or large by luck; what the fits expected of them counts as much.
+    """
+    return float(np.sqrt(np.mean(np.concatenate([errors, deviations]) ** 2))) * (1 + 1.5 / len(errors))
 
 
 def _info(

@@ -28,9 +28,9 @@ _SHARED = 2
 _PARAMETERS = _SHARED + _OWN * len(KINDS)
 _TYPICAL = (6.5, 4.5)
 """Logarithms of map size (26 x 26) and channels (90) at which the slopes are zero."""
-COMMON_SD, CONSTANT_SD = 3.0, 1.0
+COMMON_SD, CONSTANT_SD = 3.0, 1.5
 """Prior deviations of the logarithms of the common factor and the constant's own."""
-NOISES = (0.01, 0.02, 0.03, 0.05, 0.08)
+NOISES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 KIND_SDS = (0.05, 0.1, 0.2, 0.4, 0.7)
 SLOPE_SDS = (0.01, 0.03, 0.1, 0.2)
 """The grid: deviations of the logarithm of a timing, of a kind's factor and of a slope."""
@@ -94,14 +94,20 @@ def prior_sd(kind_sd: float, slope_sd: float) -> FloatArray:
     return np.array([COMMON_SD, CONSTANT_SD, *(kind_sd, slope_sd, slope_sd) * len(KINDS)])
 
 
-def fit(terms: Terms, ms: FloatArray) -> Posterior:
-    """What timings in ms, one a network, say of the factors: the average over the grid of prior widths and noises."""
+def fit(terms: Terms, ms: FloatArray, doubts: FloatArray) -> Posterior:
+    """What timings say of the factors: the average over the grid of prior widths and noises.
+
+    Args:
+        terms: The timed networks.
+        ms: (networks,) Their times.
+        doubts: (networks,) Standard error of the logarithm of each, beside the noise common to all.
+    """
     logs = np.log(ms)
     start = np.zeros(_PARAMETERS)
     start[0] = float(np.median(logs - np.log(terms.predict(start)[0])))
     weights, thetas, covariances, noises = [], [], [], []
     for noise, kind_sd, slope_sd in product(NOISES, KIND_SDS, SLOPE_SDS):
-        evidence, theta, covariance = _laplace(terms, logs, noise, prior_sd(kind_sd, slope_sd), start)
+        evidence, theta, covariance = _laplace(terms, logs, noise**2 + doubts**2, prior_sd(kind_sd, slope_sd), start)
         weights.append(evidence)
         thetas.append(theta)
         covariances.append(covariance)
@@ -115,31 +121,34 @@ def fit(terms: Terms, ms: FloatArray) -> Posterior:
 
 
 def _laplace(
-    terms: Terms, logs: FloatArray, noise: float, sd: FloatArray, start: FloatArray
+    terms: Terms, logs: FloatArray, variance: FloatArray, sd: FloatArray, start: FloatArray
 ) -> tuple[float, FloatArray, FloatArray]:
     """Logarithm of the marginal likelihood up to a constant, mode, and covariance there; by Gauss and Newton."""
     theta, step = start, np.zeros_like(start)
     for turn in range(_STEPS + 1):
         total, slopes = terms.predict(theta)
         residuals = logs - np.log(total)
-        precision = slopes.T @ slopes / noise**2 + np.diag(sd**-2.0)
+        weighted = slopes.T / variance
+        precision = weighted @ slopes + np.diag(sd**-2.0)
         if turn == _STEPS or (turn and np.abs(step).max() < 1e-4):
             break
-        step = np.linalg.solve(precision, slopes.T @ residuals / noise**2 - theta / sd**2)
+        step = np.asarray(np.linalg.solve(precision, weighted @ residuals - theta / sd**2), dtype=np.float64)
         step *= min(1.0, _LONGEST_STEP / float(np.abs(step).max() or 1.0))
         theta = theta + step
-    misfit = float(residuals @ residuals) / noise**2 + float(np.sum((theta / sd) ** 2))
-    volume = float(np.log(sd).sum()) + 0.5 * float(np.linalg.slogdet(precision)[1])
-    return -0.5 * misfit - len(logs) * float(np.log(noise)) - volume, theta, np.linalg.inv(precision)
+    misfit = float(np.sum(residuals**2 / variance)) + float(np.sum((theta / sd) ** 2))
+    volume = (
+        float(np.log(sd).sum()) + 0.5 * float(np.log(variance).sum()) + 0.5 * float(np.linalg.slogdet(precision)[1])
+    )
+    return -0.5 * misfit - volume, theta, np.asarray(np.linalg.inv(precision), dtype=np.float64)
 
 
-def left_out(terms: Terms, ms: FloatArray) -> tuple[FloatArray, FloatArray]:
+def left_out(terms: Terms, ms: FloatArray, doubts: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Logarithms of predicted over measured of every network by the fit without it, and the deviations expected."""
     errors, deviations = np.empty(len(ms)), np.empty(len(ms))
     for out in range(len(ms)):
         rest = np.arange(len(ms)) != out
-        found = fit(terms._replace(counts=terms.counts[rest]), ms[rest])
+        found = fit(terms._replace(counts=terms.counts[rest]), ms[rest], doubts[rest])
         total, slopes = terms._replace(counts=terms.counts[[out]]).predict(found.theta)
         errors[out] = np.log(total[0] / ms[out])
-        deviations[out] = np.sqrt(found.noise**2 + slopes[0] @ found.covariance @ slopes[0])
+        deviations[out] = np.sqrt(found.noise**2 + doubts[out] ** 2 + slopes[0] @ found.covariance @ slopes[0])
     return errors, deviations

@@ -355,7 +355,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command; the exit code."""
     options = read_arguments(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(number, stop)
     try:
         measure_all(options)
     except StopError as reason:
