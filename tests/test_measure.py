@@ -90,7 +90,7 @@ def test_drift_cancels(folder, slowdown):
     assert ratio(found) == pytest.approx(TRUE_RATIO, rel=0.02)
 
 
-@pytest.mark.parametrize("period", [0.06, 0.2, 0.6])
+@pytest.mark.parametrize("period", [0.2, 0.6])
 def test_a_busy_neighbour_that_slows_the_two_differently_is_left_out(folder, period):
     """It slows the reference by half and the network threefold, for a third of each period."""
     slowed = {"reference.onnx": 1.5, "network.onnx": 3.0}

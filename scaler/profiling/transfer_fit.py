@@ -31,8 +31,8 @@ _TYPICAL = (6.5, 4.5)
 COMMON_SD, CONSTANT_SD = 3.0, 1.5
 """Prior deviations of the logarithms of the common factor and the constant's own."""
 NOISES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
-KIND_SDS = (0.05, 0.1, 0.2, 0.4, 0.7)
-SLOPE_SDS = (0.01, 0.03, 0.1, 0.2)
+KIND_SDS = (0.1, 0.2, 0.4, 0.8)
+SLOPE_SDS = (0.01, 0.03, 0.1)
 """The grid: deviations of the logarithm of a timing, of a kind's factor and of a slope."""
 _STEPS = 12
 _LONGEST_STEP = 1.0
