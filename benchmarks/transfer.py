@@ -87,7 +87,7 @@ def predict(table: LatencyTable, networks: Sequence[Network]) -> tuple[FloatArra
     model = table.info.model
     assert isinstance(model, MeasuredModel)
     sums, doubts = predicted_sums(table.entries, model.hypers, [n.graph for n in networks], RULES[table.info.runtime])
-    ms = model.constant_ms + model.factor * sums
+    ms = model.constant_ms + model.factor * sums**model.exponent
     half = Z_90 * np.sqrt(model.residual_log_sd**2 + (model.kernel_share * doubts) ** 2)
     return ms, ms * np.exp(-half), ms * np.exp(half)
 

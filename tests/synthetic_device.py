@@ -176,9 +176,7 @@ def measured(
                 )
                 for _ in range(4)
             ),
-            layers=tuple(
-                layer._replace(ms=shaken(layer.ms)) for layer in layer_times(graph, overhead_ms=overhead_ms)
-            ),
+            layers=tuple(layer._replace(ms=shaken(layer.ms)) for layer in layer_times(graph, overhead_ms=overhead_ms)),
             seconds=1.5,
         )
         for planned, graph in zip(plan.networks, graphs, strict=True)

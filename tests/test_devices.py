@@ -156,8 +156,12 @@ def test_a_shipped_profile_holds_the_facts_of_its_device(facts: Facts) -> None:
     )
 
 
-def test_seven_devices_are_shipped() -> None:
-    assert tuple(device.id for device in list_devices()) == IDS
+EXAMPLE = "xeon-vm"
+
+
+def test_seven_jetsons_and_an_example_of_a_measured_cpu_are_shipped() -> None:
+    assert tuple(device.id for device in list_devices()) == (*IDS, EXAMPLE)
+    assert load_device(EXAMPLE).cpu is not None
 
 
 def test_no_two_devices_share_a_name() -> None:
@@ -192,7 +196,7 @@ def test_a_device_answers_to_its_id_aliases_and_path(name: str | Path) -> None:
 def test_an_unknown_device_is_answered_with_the_nearest() -> None:
     message = refusal(lambda: load_device("nanoo"), UsageError)
 
-    assert message == f"unknown device 'nanoo'; did you mean 'nano'? known: {', '.join(IDS)}, host"
+    assert message == f"unknown device 'nanoo'; did you mean 'nano'? known: {', '.join((*IDS, EXAMPLE))}, host"
 
 
 @pytest.mark.parametrize("name", ["15W", "15w", "15W_6CORE", "MODE_15W_2CORE"])

@@ -47,7 +47,9 @@ def kernels_of(configs: Sequence[YoloRetConfig]) -> list[Kernel]:
 
 def samples_of(kernels: Sequence[Kernel], noise: float = 0.0, networks: int = 1, seed: int = 0) -> list[Sample]:
     shaken = np.exp(noise * np.random.default_rng(seed).standard_normal(len(kernels)))
-    return [Sample(kernel, kernel_ms(kernel) * factor, networks) for kernel, factor in zip(kernels, shaken, strict=True)]
+    return [
+        Sample(kernel, kernel_ms(kernel) * factor, networks) for kernel, factor in zip(kernels, shaken, strict=True)
+    ]
 
 
 KNOWN = kernels_of(CONFIGS)

@@ -113,12 +113,21 @@ class TestFiles:
             assert (covariance == covariance.T).all()
             assert np.linalg.eigvalsh(covariance).min() > 0
 
-    def test_the_catalogue_lists_the_three_tables(self):
-        assert {(info.device, info.runtime, info.precision) for info in list_tables()} == {
-            (device, "tensorrt", "fp16") for device in CALIBRATED_DEVICES
+    def test_the_catalogue_lists_the_three_calibrated_tables_and_the_measured_example(self):
+        assert {(info.device, info.runtime, info.precision, info.provenance) for info in list_tables()} == {
+            *((device, "tensorrt", "fp16", "calibrated") for device in CALIBRATED_DEVICES),
+            ("xeon-vm", "onnxruntime", "fp32", "measured"),
         }
         assert find_table("nano", "tensorrt", "fp16", "MAXN") is not None
         assert find_table("nano", "tensorrt", "fp32", "MAXN") is None
+
+    def test_the_shipped_example_says_how_it_was_measured_and_how_wrong_it_is(self):
+        info = read_table("xeon-vm/onnxruntime-fp32-1-thread").info
+        assert info.networks == 40
+        assert 0 < info.seconds < 300
+        assert info.processor == load_device("xeon-vm").processor
+        assert info.validation["error"] < 3
+        assert any("busy neighbour" in condition for condition in info.conditions)
 
     @calibrated
     def test_a_shipped_table_is_of_its_device_in_the_default_mode_and_says_that_it_is_calibrated(self, tables, device):

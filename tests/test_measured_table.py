@@ -21,6 +21,7 @@ from scaler.latency.table import CROSS_VALIDATION, LatencyTable, find_table, lis
 
 ROOT = Path(__file__).parent.parent
 NAME = "host/onnxruntime-fp32-1-thread"
+EXAMPLE = "xeon-vm/onnxruntime-fp32-1-thread"
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,8 @@ def test_a_table_cut_off_is_refused(path, share):
 class TestChoice:
     """Which table goes for which setting."""
 
-    def test_a_measured_table_makes_a_measured_estimator(self, path):
+    @pytest.mark.usefixtures("path")
+    def test_a_measured_table_makes_a_measured_estimator(self):
         estimator = load_estimator("host")
         assert isinstance(estimator, MeasuredEstimator)
         assert (estimator.provenance, estimator.mode.name) == ("measured", "1-thread")
@@ -229,18 +231,18 @@ class TestChoice:
         assert "scaler profile run --device host" in str(refused.value)
         assert "there is one" not in str(refused.value)
 
-    def test_another_number_of_threads_says_which_table_there_is(self, path, monkeypatch):
+    @pytest.mark.usefixtures("path")
+    def test_another_number_of_threads_says_which_table_there_is(self, monkeypatch):
         host = load_device("host")
         two = replace(host.modes[0], name="2-threads", aliases=("2",), threads=2)
-        monkeypatch.setattr(
-            "scaler.latency.estimator.load_device", lambda _: replace(host, modes=(host.modes[0], two))
-        )
+        monkeypatch.setattr("scaler.latency.estimator.load_device", lambda _: replace(host, modes=(host.modes[0], two)))
         with pytest.raises(UnsupportedError) as refused:
             load_estimator("host", power_mode="2-threads")
         assert "onnxruntime fp32, 2-threads (there is one for fp32 1-thread)" in str(refused.value)
         assert "--power-mode 2-threads" in str(refused.value)
 
-    def test_another_precision_of_the_host_says_what_it_has(self, path):
+    @pytest.mark.usefixtures("path")
+    def test_another_precision_of_the_host_says_what_it_has(self):
         with pytest.raises(UserError, match="it supports fp32"):
             load_estimator("host", precision="fp16")
 
@@ -264,7 +266,8 @@ class TestChoice:
         calibrated = read_table("nano/tensorrt-fp16")
         assert load_estimator("nano", table=calibrated).provenance == "calibrated"
 
-    def test_tables_that_were_there_before_are_untouched(self, path, user_data):
+    @pytest.mark.usefixtures("path")
+    def test_tables_that_were_there_before_are_untouched(self, user_data):
         for device in CALIBRATED_DEVICES:
             assert load_estimator(device).provenance == "calibrated"
             again = write_table(read_table(f"{device}/tensorrt-fp16"), user_data / "again")
@@ -272,19 +275,22 @@ class TestChoice:
                 shipped = (ROOT / "latency_tables" / device / "tensorrt-fp16").with_suffix(suffix)
                 assert again.with_suffix(suffix).read_bytes() == shipped.read_bytes()
 
-    def test_the_catalogue_lists_it_beside_the_calibrated_ones(self, path):
+    @pytest.mark.usefixtures("path")
+    def test_the_catalogue_lists_it_beside_the_calibrated_ones(self):
         assert [info.name for info in list_tables()] == [
-            *sorted([*(f"{device}/tensorrt-fp16" for device in CALIBRATED_DEVICES), NAME])
+            *sorted([*(f"{device}/tensorrt-fp16" for device in CALIBRATED_DEVICES), NAME, EXAMPLE])
         ]
 
-    def test_the_command_lists_it_with_its_error(self, path, table, capsys, monkeypatch):
+    @pytest.mark.usefixtures("path")
+    def test_the_command_lists_it_with_its_error(self, table, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "200")
         assert run(["tables", "list"]) == 0
         row = next(line for line in capsys.readouterr().out.splitlines() if "host/onnxruntime-fp32" in line)
         assert "measured" in row
         assert f"{table.info.validation['error']:.1f} %" in row
 
-    def test_the_command_lists_it_as_json(self, path, capsys):
+    @pytest.mark.usefixtures("path")
+    def test_the_command_lists_it_as_json(self, capsys):
         assert run(["tables", "list", "--json"]) == 0
         host = next(info for info in json.loads(capsys.readouterr().out) if info["device"] == "host")
         assert host["provenance"] == "measured"

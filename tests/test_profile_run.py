@@ -91,7 +91,9 @@ def test_a_run_can_do_without_layers(plan, work):
 def test_an_interrupt_keeps_what_is_done_and_the_rest_follows(plan, work, number):
     for _ in range(DEATHS + 1):  # however often: an interrupt is no death
         with pytest.raises(KeyboardInterrupt):
-            start(plan, work, Interrupts(1 if (work / f"{names(plan)[0]}.json").exists() else number, KeyboardInterrupt()))
+            start(
+                plan, work, Interrupts(1 if (work / f"{names(plan)[0]}.json").exists() else number, KeyboardInterrupt())
+            )
         done = [name for name in names(plan) if (work / f"{name}.json").exists()]
         assert done == names(plan)[: number - 1]
     runtime = FakeRuntime()
@@ -290,7 +292,9 @@ def killed(plan: Plan, work: Path, death: int, where: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize(("death", "where", "kept"), [(1, "timing", 0), (3, "timing", 2), (2, "writing", 1), (2, "written", 2)])
+@pytest.mark.parametrize(
+    ("death", "where", "kept"), [(1, "timing", 0), (3, "timing", 2), (2, "writing", 1), (2, "written", 2)]
+)
 def test_a_killed_process_loses_at_most_the_network_at_hand(plan, work, death, where, kept):
     killed(plan, work, death, where)
     done = [name for name in names(plan) if (work / f"{name}.json").exists()]

@@ -101,7 +101,7 @@ def predicted(table: LatencyTable, graphs: Sequence[Graph]) -> FloatArray:
     model = table.info.model
     assert isinstance(model, MeasuredModel)
     sums, _ = predicted_sums(table.entries, model.hypers, graphs, RULES[table.info.runtime])
-    return model.constant_ms + model.factor * sums
+    return model.constant_ms + model.factor * sums**model.exponent
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +204,14 @@ class TestPrediction:
         assert found.spearman is not None
         assert one_factor.spearman is not None
         assert found.spearman > max(one_factor.spearman, 0.99)
+
+    def test_the_sources_exponent_is_kept(self, source, chosen, others):
+        bent = replace(source.info.model, exponent=1.05, constant_ms=0.0)
+        old = LatencyTable(info=replace(source.info, model=bent), entries=source.entries)
+        graphs = graphs_of(chosen)
+        table = adapt(old, plan_of(chosen), timings(chosen, (2 * predicted(old, graphs)).tolist()), graphs).table
+        assert table.info.model.exponent == 1.05
+        assert score(predicted(table, others), 2 * predicted(old, others)).error < 4
 
     def test_the_intervals_hold_most_of_other_networks(self, source, others):
         truth = np.array([target_ms(g) for g in others])

@@ -1,8 +1,8 @@
 """Predicts from a table that was measured: its rows, the regression on them, a correction fitted end to end.
 
-The engine time is `constant + factor x (sum of the kernel times)^exponent`, in ms: sums of layers are biased, and what a runtime does
-between layers is in no layer. Where the table has a kernel its row is used, else the regression on all rows. Only the
-engine is measured; the host's work per frame is added when the user gives it.
+The engine time is `constant + factor x (sum of the kernel times)^exponent`, in ms: sums of layers are biased, and what
+a runtime does between layers is in no layer. Where the table has a kernel its row is used, else the regression on all
+rows. Only the engine is measured; the host's work per frame is added when the user gives it.
 """
 
 from __future__ import annotations

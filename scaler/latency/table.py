@@ -176,7 +176,7 @@ def list_tables() -> list[TableInfo]:
 def _read_info(reader: Reader) -> TableInfo:
     provenance = cast("Provenance", reader.choice("provenance", get_args(Provenance)))
     validation = reader.table("validation")
-    measured = provenance == "measured"
+    measured = provenance == "measured" or "model" in reader.keys  # a transferred table has a model too
     info = TableInfo(
         device=reader.string("device"),
         power_mode=reader.string("power_mode"),

@@ -34,7 +34,7 @@ from scaler.profiling.measurement import Measurement, quiet_reference_ms
 from scaler.profiling.networks import graph_of, space_of
 from scaler.profiling.plan import draw, take_census
 from scaler.profiling.plan_file import Plan
-from scaler.profiling.tabulate import Tabulated, samples
+from scaler.profiling.tabulate import Tabulated, predicted_sums, samples
 from scaler.profiling.transfer_fit import OF_CONSTANT, Posterior, Terms, basis, fit, left_out, prior_sd
 from scaler.space import Params, Space
 
@@ -189,7 +189,7 @@ def adapt(source: LatencyTable, plan: Plan, measurements: Sequence[Measurement],
         "noise": 100 * float(doubts.mean()) / STANDARD_ERROR,
     }
     rows = _rows(source, plan, networks, times, posterior)
-    model = _model(source, plan, rows, terms, posterior, _scatter(errors, deviations), quiet_ms)
+    model = _model(source, plan, networks, rows, terms, posterior, _scatter(errors, deviations), quiet_ms)
     info = _info(source, plan, timed, model, figures)
     doubtful = tuple(m for m in timed if m.warnings)
     return Tabulated(LatencyTable(info=info, entries=rows), (), 0.0, failed, doubtful)
@@ -211,6 +211,9 @@ def terms_of(source: LatencyTable, networks: Sequence[Graph], rules: FusionRules
         np.add.at(row, [places[kernel] for kernel in own], 1.0)
     counts[:, -1] = 1.0
     ms = times(list(places))
+    model = source.info.model
+    if isinstance(model, MeasuredModel):  # the source's exponent of the sum, as a weight of each network's kernels
+        counts[:, :-1] *= ((counts[:, :-1] @ ms) / model.factor)[:, None] ** (model.exponent - 1)
     constant = _constant(source, counts[:, :-1] @ ms)
     return Terms(np.append(ms, constant), np.vstack([basis(list(places)), OF_CONSTANT]), counts)
 
@@ -257,6 +260,7 @@ def _scaled(row: Entry, factor: float) -> Entry:
 def _model(
     source: LatencyTable,
     plan: Plan,
+    networks: Sequence[Graph],
     rows: dict[Kernel, Entry],
     terms: Terms,
     posterior: Posterior,
@@ -269,10 +273,15 @@ def _model(
         hypers, share = model.hypers, model.kernel_share
     else:
         hypers, share = fit_hypers(samples(rows)), 0.0
+    exponent = model.exponent if isinstance(model, MeasuredModel) else 1.0
+    constant_ms = float(terms.ms[-1] * np.exp(OF_CONSTANT @ posterior.theta))
+    sums, _ = predicted_sums(rows, dict(hypers), networks, RULES[plan.runtime])
+    kernels_ms = terms.predict(posterior.theta)[0] - constant_ms
     return MeasuredModel(
         hypers=hypers,
-        factor=1.0,
-        constant_ms=float(terms.ms[-1] * np.exp(OF_CONSTANT @ posterior.theta)),
+        factor=float(np.exp(np.median(np.log(kernels_ms) - exponent * np.log(sums)))),
+        exponent=exponent,
+        constant_ms=constant_ms,
         residual_log_sd=scatter,
         kernel_share=share,
         reference_ms=quiet_ms,
