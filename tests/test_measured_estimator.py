@@ -232,6 +232,18 @@ class TestCommands:
         kinds = [device["latency_model"]["provenance"] for device in devices]
         assert kinds == ["measured", "calibrated", "estimated"]
 
+    def test_a_runtime_of_another_version_than_the_tables_is_said(self, here, capsys, table):
+        other = replace(table, info=replace(table.info, runtime_version="1.0.0"))
+        write_table(other, here / "data" / "latency_tables")
+        assert run([*SEARCH, "--json"]) == 0
+        notes = json.loads(capsys.readouterr().out)["devices"][0]["latency_model"]["notes"]
+        assert any("measured with onnxruntime 1.0.0, installed is" in note for note in notes)
+
+    def test_another_setting_of_a_device_says_for_which_there_is_a_table(self, capsys):
+        assert run([*SEARCH[:1], "-d", "nano", "--precision", "fp32", *SEARCH[3:], "--json"]) == 0
+        notes = json.loads(capsys.readouterr().out)["devices"][0]["latency_model"]["notes"]
+        assert "this device has tables for fp16 in MAXN (calibrated)" in notes
+
     def test_a_table_of_another_processor_is_one_line(self, here, capsys, table):
         other = replace(table, info=replace(table.info, processor="Another CPU"))
         write_table(other, here / "data" / "latency_tables")

@@ -318,6 +318,19 @@ def test_a_network_that_kills_the_process_twice_is_recorded_as_failed_and_skippe
     assert all(m.rounds for m in found[1:])
 
 
+def test_what_has_failed_is_measured_again_when_asked_for(plan, work):
+    for _ in range(DEATHS):
+        killed(plan, work, 1, "timing")
+    assert start(plan, work)[0].error
+    assert start(plan, work)[0].error
+
+    runtime = FakeRuntime()
+    found = start(plan, work, runtime, retry_failed=True)
+    assert prepared(runtime) == 1
+    assert all(m.rounds for m in found)
+    assert not start(plan, work)[0].error
+
+
 def test_a_damaged_mark_counts_as_none(plan, work):
     work.mkdir()
     (work / f"{names(plan)[0]}.started").write_text("what?")

@@ -74,6 +74,7 @@ def run_command(
     out: Tables = None,
     work: Work = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget earlier measurements of this setting.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure again what has failed before.")] = False,
 ) -> None:
     """Measure a device and write its latency table. Interrupted, the same command goes on.
 
@@ -100,6 +101,7 @@ def run_command(
                 effort=machine.effort,
                 profile=False,
                 cores=machine.cores,
+                retry_failed=retry_failed,
                 progress=progress,
             )
         parts.adapt(source, made, measured, out)
@@ -115,7 +117,15 @@ def run_command(
     folder = parts.work_folder(work, made, "profile")
     parts.forget(folder, restart)
     with measuring(f"measuring {made.device}") as progress:
-        measured = run(made, machine.runtime, folder, effort=machine.effort, cores=machine.cores, progress=progress)
+        measured = run(
+            made,
+            machine.runtime,
+            folder,
+            effort=machine.effort,
+            cores=machine.cores,
+            retry_failed=retry_failed,
+            progress=progress,
+        )
     parts.tabulate(made, measured, out)
 
 

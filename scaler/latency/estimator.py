@@ -7,6 +7,9 @@ measured.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
 from scaler.devices import HOST, Device, Mode, PowerMode, Precision, load_device
@@ -54,8 +57,8 @@ def load_estimator(
     asked = (profile.id, wanted, mode.name)
     fits = table is not None and (table.info.device, table.info.precision, table.info.power_mode) == asked
     if table is not None and fits and isinstance(table.info.model, MeasuredModel):
-        _check_processor(profile, table.info)
-        return MeasuredEstimator(profile, mode, table.info, table.info.model, table.entries, overhead_ms=overhead_ms)
+        measured = _of_this_computer(profile, table.info) if profile.id == HOST else table.info
+        return MeasuredEstimator(profile, mode, measured, table.info.model, table.entries, overhead_ms=overhead_ms)
     if not isinstance(mode, PowerMode):
         raise unmeasured(profile, runtime, wanted, mode)
     if table is not None and fits:
@@ -75,13 +78,22 @@ def load_estimator(
     )
 
 
-def _check_processor(device: Device, info: TableInfo) -> None:
-    """Refuse a table of the computer at hand that was measured on another computer."""
-    if device.id == HOST and info.processor != device.processor:
+def _of_this_computer(device: Device, info: TableInfo) -> TableInfo:
+    """What a table of the computer at hand is of; a runtime of another version than is installed is noted.
+
+    Raises:
+        UnsupportedError: It was measured on another computer.
+    """
+    if info.processor != device.processor:
         raise UnsupportedError(
             f"the latency table of {HOST} was measured on {info.processor}, this computer has {device.processor}; "
             f"measure it: scaler profile run --device {HOST}"
         )
+    with suppress(PackageNotFoundError):
+        if (installed := version(info.runtime)) != info.runtime_version:
+            doubt = f"measured with {info.runtime} {info.runtime_version}, installed is {installed}: measure it anew"
+            return replace(info, conditions=(*info.conditions, doubt))
+    return info
 
 
 def unmeasured(device: Device, runtime: str, precision: Precision, mode: Mode) -> UnsupportedError:

@@ -41,6 +41,7 @@ def run(
     profile: bool = True,
     cores: tuple[int, ...] = (),
     settle_seconds: float = SETTLE_SECONDS,
+    retry_failed: bool = False,
     progress: Progress | None = None,
 ) -> list[Measurement]:
     """Measure what of a plan is not measured yet; returns all measurements in the plan's order.
@@ -53,6 +54,7 @@ def run(
         profile: Whether to time layers too.
         cores: Processor cores among which to look for a quiet one.
         settle_seconds: Time for finding out how fast the machine is.
+        retry_failed: Whether to measure again what has failed before.
         progress: Told of every network.
 
     Raises:
@@ -61,7 +63,9 @@ def run(
     space = space_of(plan)
     make_folder(folder)
     _claim(plan, folder)
-    done = {p.network: kept for p in plan.networks if (kept := _kept(folder, p, runtime.conditions())) is not None}
+    now = runtime.conditions()
+    on_file = {planned.network: _kept(folder, planned, now) for planned in plan.networks}
+    done = {name: kept for name, kept in on_file.items() if kept is not None and not (retry_failed and kept.error)}
     missing = [planned for planned in plan.networks if planned.network not in done]
     if missing:
         with TemporaryDirectory(prefix="scaler-") as scratch, _cores_given_back(cores):

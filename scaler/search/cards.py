@@ -5,7 +5,7 @@ from __future__ import annotations
 from scaler.accuracy import NOISE_AP, AccuracyModel
 from scaler.latency.estimator import Estimator
 from scaler.latency.measured_model import MeasuredModel
-from scaler.latency.table import TableInfo
+from scaler.latency.table import TableInfo, list_tables
 from scaler.latency.transfer import ESTIMATE_LOG_SD
 from scaler.models.detectors.yolo_ret import YoloRetConfig
 from scaler.published import yolo_ret_rows
@@ -46,7 +46,10 @@ def latency_card(estimator: Estimator) -> ModelCard:
             provenance="estimated",
             fitted_on=f"{origin}, carried over to this device's data sheet, power mode and precision",
             errors={"90 % interval": f"x/÷ {2.718281828 ** (1.645 * ESTIMATE_LOG_SD):.2f}"},
-            notes=("nothing was measured in this setting: profile the device before relying on it",),
+            notes=(
+                "nothing was measured in this setting: profile the device before relying on it",
+                *_others(estimator),
+            ),
         )
     if isinstance(info.model, MeasuredModel):
         return _measured_card(info)
@@ -66,6 +69,16 @@ def latency_card(estimator: Estimator) -> ModelCard:
             "the overhead is the paper's post-processing with 20 classes; --overhead-ms replaces it with yours",
         ),
     )
+
+
+def _others(estimator: Estimator) -> tuple[str, ...]:
+    """The tables that a device has for other settings than the one asked for."""
+    known = [
+        f"{info.precision} in {info.power_mode} ({info.provenance})"
+        for info in list_tables()
+        if info.device == estimator.device.id
+    ]
+    return (f"this device has tables for {', '.join(known)}",) if known else ()
 
 
 def _measured_card(info: TableInfo) -> ModelCard:
