@@ -16,6 +16,7 @@ import time
 HELP_LIMIT_S = 0.4
 SEARCH_LIMIT_S = 6.0
 SEARCH_LIMIT_MIB = 400.0
+PLAN_LIMIT_S = 10.0
 FRONT_LIMIT_S = 20.0
 
 
@@ -59,8 +60,12 @@ def main(runs: int) -> None:
     report("scaler --help", helped, HELP_LIMIT_S, "s")
     searched = command_seconds(["search", "--device", "nano", "--fps", "30"], runs)
     report("scaler search --device nano --fps 30", searched, SEARCH_LIMIT_S, "s")
+    measured = command_seconds(["search", "--device", "xeon-vm", "--fps", "30"], runs)
+    report("scaler search with a measured table", measured, SEARCH_LIMIT_S, "s")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    report("  its memory", peak, SEARCH_LIMIT_MIB, "MiB")
+    report("  the larger's memory", peak, SEARCH_LIMIT_MIB, "MiB")
+    planned = command_seconds(["profile", "plan", "--device", "nano"], runs)
+    report("scaler profile plan --device nano", planned, PLAN_LIMIT_S, "s")
     seconds, count = front_seconds()
     report(f"exact front of {count:,} candidates", seconds, FRONT_LIMIT_S, "s")
     print(f"  {count / seconds:,.0f} candidates per second")

@@ -65,6 +65,14 @@ def test_the_example_space_of_the_readme_is_valid(tmp_path):
     assert read_space(path).size == 3 * 5 * 7
 
 
+def test_the_measured_example_took_what_the_readme_says():
+    from scaler.latency.table import read_table
+
+    info = read_table("xeon-vm/onnxruntime-fp32-1-thread").info
+    assert f"{info.networks} networks measured in {info.seconds:.0f} s" in README
+    assert f"ONNX Runtime {info.runtime_version}, {info.precision.upper()}" in README
+
+
 def test_the_comparison_with_the_paper_is_what_the_benchmark_prints():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
