@@ -80,7 +80,8 @@ def test_written_and_read_it_is_the_same_to_the_digits_written(table, path):
     assert again.info.seconds == pytest.approx(table.info.seconds, abs=0.1)
     assert again.info.validation == pytest.approx(table.info.validation, rel=0.01)
     assert set(again.info.validation) == set(CROSS_VALIDATION)
-    for field in ("factor", "constant_ms", "residual_log_sd", "kernel_share", "reference_ms"):
+    assert again.info.model.reference == table.info.model.reference
+    for field in ("factor", "exponent", "constant_ms", "residual_log_sd", "kernel_share", "reference_ms"):
         assert getattr(again.info.model, field) == pytest.approx(getattr(table.info.model, field), rel=1e-3)
     assert set(again.info.model.hypers) == set(table.info.model.hypers)
     for name, hyper in table.info.model.hypers.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scaler.latency.kernel_regression import Hyper
 
@@ -24,5 +24,7 @@ class MeasuredModel:
     """Share of the kernels' own uncertainty that adds up over a network instead of cancelling."""
     exponent: float = 1.0
     """Of the sum: slightly above 1 where larger networks fall out of caches in which smaller ones fit."""
+    reference: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """The reference network: its family, its parameters and `classes`; empty where it is not known."""
     reference_ms: float
     """Time of the reference network when the table was made: later measurements beside it tell drift from error."""

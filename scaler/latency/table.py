@@ -214,8 +214,21 @@ def _read_measured(reader: Reader) -> MeasuredModel:
         constant_ms=reader.number("constant_ms", minimum=0),
         residual_log_sd=reader.number("residual_log_sd", minimum=1e-6),
         kernel_share=reader.number("kernel_share", minimum=0, maximum=1),
+        reference=_read_reference(reader),
         reference_ms=reader.number("reference_ms", minimum=1e-6),
     )
+
+
+def _read_reference(reader: Reader) -> dict[str, str | int | float | bool]:
+    """The parameters of the reference network, whatever they are called."""
+    table = reader.table("reference", None)
+    found: dict[str, str | int | float | bool] = {}
+    for name in () if table is None else table.keys:
+        value = table.raw(name) if table is not None else None
+        if not isinstance(value, str | int | float | bool):
+            raise reader.error(f"reference.{name}", "not a parameter", "expected a text, a number, true or false")
+        found[name] = value
+    return found
 
 
 def _read_hyper(reader: Reader) -> Hyper:
@@ -316,6 +329,7 @@ def _measured_model(model: MeasuredModel) -> list[str]:
         f"residual_log_sd = {model.residual_log_sd:.4g}",
         f"kernel_share = {model.kernel_share:.4g}",
         f"reference_ms = {model.reference_ms:.6g}",
+        f"reference = {{ {', '.join(f'{name} = {_value(value)}' for name, value in model.reference.items())} }}",
         "",
         f"[model.groups] # lengths: {', '.join(FEATURES)}",
     ]
@@ -324,6 +338,13 @@ def _measured_model(model: MeasuredModel) -> list[str]:
         fields = f"amplitude = {hyper.amplitude:.4g}, noise = {hyper.noise:.4g}, lengths = [{lengths}]"
         lines.append(f"{_quoted(name)} = {{ {fields} }}")
     return lines
+
+
+def _value(value: str | int | float | bool) -> str:
+    """A parameter as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _listed(texts: Iterable[str]) -> str:

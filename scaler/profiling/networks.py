@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from scaler.errors import UsageError, UserError, unknown_name
@@ -9,7 +10,7 @@ from scaler.graph.graph import Graph
 from scaler.models.detectors.families import FAMILIES
 from scaler.profiling.plan_file import Plan
 from scaler.search.evaluation import CLASSES
-from scaler.space import Params, Space
+from scaler.space import Params, Space, Value
 from scaler.space_file import read_space
 
 
@@ -32,6 +33,27 @@ def space_of(plan: Plan) -> Space:
 def graph_of(space: Space, params: Params, dataset: str) -> Graph:
     """The network of a candidate."""
     return FAMILIES[space.family].build(space.configure(params, CLASSES[dataset]))
+
+
+def reference_of(plan: Plan, space: Space) -> dict[str, Value]:
+    """The reference network of a plan as a table records it: family, parameters and classes."""
+    return {"family": space.family, **plan.reference, "classes": CLASSES[plan.dataset]}
+
+
+def reference_graph(reference: Mapping[str, Value]) -> Graph:
+    """The network that `reference_of` describes.
+
+    Raises:
+        UserError: The family, or a parameter, is unknown.
+    """
+    name = str(reference.get("family"))
+    if name not in FAMILIES:
+        raise UsageError(unknown_name("family of the table's reference network", name, FAMILIES))
+    family = FAMILIES[name]
+    try:
+        return family.build(family.configure(**{key: value for key, value in reference.items() if key != "family"}))
+    except TypeError:
+        raise UserError(f"the table's reference network has parameters that {name} does not know") from None
 
 
 def write_network(graph: Graph, plan: Plan, path: Path) -> None:

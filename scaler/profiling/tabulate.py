@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from scaler.latency.prediction import Z_90
 from scaler.latency.table import Entry, LatencyTable, TableInfo
 from scaler.profiling.harvest import Harvest, harvest
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
+from scaler.profiling.networks import reference_of, space_of
 from scaler.profiling.plan_file import Plan
 from scaler.runtimes.protocol import LayerTime
 
@@ -83,6 +85,7 @@ def tabulate(plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[G
     quiet_ms = quiet_reference_ms(m for m, _ in usable)
     networks = [Measured(g, h, m.ratio(quiet_ms) * quiet_ms) for m, g, h in found]
     model, figures = fit_model(networks, rules, quiet_ms)
+    model = replace(model, reference=reference_of(plan, space_of(plan)))
     figures["noise"] = 100 * float(np.mean([m.spread(quiet_ms) for m, _ in usable]))
     conditions = usable[-1][0].conditions
     doubtful = tuple(m for m, _ in usable if m.warnings)

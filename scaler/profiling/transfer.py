@@ -31,7 +31,7 @@ from scaler.latency.measured_model import MeasuredModel
 from scaler.latency.prediction import Z_90
 from scaler.latency.table import Entry, LatencyTable, TableInfo, list_tables, read_table
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
-from scaler.profiling.networks import graph_of, space_of
+from scaler.profiling.networks import graph_of, reference_of, space_of
 from scaler.profiling.plan import draw, take_census
 from scaler.profiling.plan_file import Plan
 from scaler.profiling.tabulate import Tabulated, predicted_sums, samples
@@ -284,6 +284,7 @@ def _model(
         constant_ms=constant_ms,
         residual_log_sd=scatter,
         kernel_share=share,
+        reference=reference_of(plan, space_of(plan)),
         reference_ms=quiet_ms,
     )
 

@@ -17,7 +17,7 @@ from scaler.latency.prediction import Z_90
 from scaler.profiling.machine import Machine
 from scaler.profiling.measure import Reference, measure
 from scaler.profiling.measurement import quiet_reference_ms
-from scaler.profiling.networks import graph_of, write_network
+from scaler.profiling.networks import graph_of, reference_graph, write_network
 from scaler.profiling.plan import reference_network
 from scaler.profiling.plan_file import Plan, Planned
 from scaler.profiling.run import SETTLE_SECONDS, Progress
@@ -119,10 +119,13 @@ def verify(
     """
     space = read_space(result.space)
     plan = _plan(result, found, candidates, space)
+    model = estimator.info.model if estimator.info is not None else None
+    known = model if isinstance(model, MeasuredModel) and model.reference else None
     measured = []
     with TemporaryDirectory(prefix="scaler-") as scratch:
         path = Path(scratch) / "reference.onnx"
-        write_network(graph_of(space, plan.reference, plan.dataset), plan, path)
+        standard = graph_of(space, plan.reference, plan.dataset) if known is None else reference_graph(known.reference)
+        write_network(standard, plan, path)
         with machine.runtime.prepare(path) as session:
             reference = Reference(session, machine.effort, machine.cores)
             reference.settle(SETTLE_SECONDS)
@@ -143,8 +146,7 @@ def verify(
                 )
                 if progress is not None:
                     progress(number, len(candidates), candidate.id)
-    model = estimator.info.model if estimator.info is not None else None
-    level = model.reference_ms if isinstance(model, MeasuredModel) else None
+    level = None if known is None else known.reference_ms
     quiet = quiet_reference_ms([m for m in measured if m.rounds]) if any(m.rounds for m in measured) else float("nan")
     rows = []
     for candidate, m in zip(candidates, measured, strict=True):
