@@ -111,6 +111,26 @@ def test_a_plan_of_another_device_is_refused(data, capsys):
     assert "plan.json is for nano" in refused(capsys, "profile", "run", "--device", "host", "--plan", "plan.json")
 
 
+def test_a_plan_of_several_pictures_is_refused(data, capsys):
+    scaler(["profile", "plan", "--device", "host", "--space", "small.toml", "-n", "4", "-o", "plan.json"])
+    Path("plan.json").write_text(Path("plan.json").read_text().replace('"batch": 1', '"batch": 8'))
+
+    assert "batch = 8" in refused(capsys, "profile", "run", "--device", "host", "--plan", "plan.json")
+
+
+def test_a_transfer_takes_no_plan(data, capsys):
+    scaler(["profile", "plan", "--device", "host", "--space", "small.toml", "-n", "4", "-o", "plan.json"])
+
+    line = refused(capsys, "profile", "run", "--device", "host", "--transfer-from", "xeon-vm", "--plan", "plan.json")
+    assert "leave --plan away" in line
+
+
+def test_a_bundle_of_another_device_than_the_plan_is_refused(data, capsys):
+    scaler(["profile", "plan", "--device", "nano", "--space", "small.toml", "-n", "4", "-o", "plan.json"])
+
+    assert "plan.json is for nano" in refused(capsys, "profile", "bundle", "--device", "nx", "--plan", "plan.json")
+
+
 def test_without_onnxruntime_the_extra_is_named(data, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 

@@ -146,7 +146,9 @@ def test_help_loads_nothing_of_weight():
     assert packages.isdisjoint(HEAVY | DATA)
 
 
-@pytest.mark.parametrize("command", ["search", "show", "devices", "spaces", "tables", "plot", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["search", "show", "devices", "spaces", "tables", "plot", "doctor", "profile", "verify"]
+)
 def test_the_help_of_a_command_loads_nothing_of_weight(command: str):
     assert loaded("-m", "scaler", command, "--help").isdisjoint(HEAVY | DATA)
 

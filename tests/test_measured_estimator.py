@@ -122,8 +122,11 @@ def test_the_users_overhead_comes_on_top_and_is_certain(estimator, table):
     assert more.engine_log_sd[0] == pytest.approx(plain.engine_log_sd[0])
 
 
-def test_networks_of_the_table_lie_in_it_and_others_partly(estimator, graphs):
-    assert estimator.estimate(graphs[0]).table_share[0] == pytest.approx(1.0)
+def test_the_share_from_the_table_is_that_of_well_measured_rows(table, estimator, graphs):
+    kernels = graph_kernels(graphs[0], ONNX_RUNTIME)
+    ms, found = estimator.kernel_times(kernels)
+    assert found.tolist() == [table.entries[kernel].networks >= WELL_MEASURED for kernel in kernels]
+    assert estimator.estimate(graphs[0]).table_share[0] == pytest.approx(float(ms[found].sum() / ms.sum()))
     other = estimator.estimate(build(YoloRetConfig(backbone="mobilenetv2", width=0.5, drop=2, resolution=352)))
     assert 0.0 <= other.table_share[0] < 0.2
 
@@ -156,7 +159,7 @@ def test_a_well_measured_row_is_used_as_it_is_and_others_only_teach_the_regressi
     for networks in (1, WELL_MEASURED):
         rows = {**table.entries, kernel: Entry(3 * kernel_ms(kernel) * 1e3, 0.0, networks, "measured")}
         ms, _, found = KernelTimes(rows, table.info.model.hypers).ms([kernel])
-        assert found[0]
+        assert found[0] == (networks == WELL_MEASURED)
         exact = ms[0] == pytest.approx(3 * kernel_ms(kernel))
         assert exact if networks == WELL_MEASURED else not exact
 

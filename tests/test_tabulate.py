@@ -23,11 +23,14 @@ from scaler.devices import load_host
 from scaler.errors import UserError
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import load_estimator
-from scaler.profiling.harvest import harvest
+from scaler.latency.kernels import Kernel
+from scaler.latency.measured import KernelTimes
+from scaler.profiling.harvest import Harvest, harvest
 from scaler.profiling.measurement import Measurement, Round
 from scaler.profiling.plan_file import Plan
 from scaler.profiling.tabulate import (
     LEAST_NETWORKS,
+    LEAST_US,
     Measured,
     Tabulated,
     correction,
@@ -84,7 +87,7 @@ def test_networks_that_nobody_measured_are_predicted_within_a_few_percent(result
 def test_the_stated_error_is_that_of_networks_left_out(result):
     figures = result.table.info.validation
     assert figures["error"] < 4.0
-    assert 80 <= figures["coverage"] <= 100
+    assert 60 <= figures["coverage"] <= 100  # of 16 networks, each by the scatter of the others
     assert figures["within_10"] >= 90
     assert 0.5 * 100 * NOISE < figures["noise"] < 2 * 100 * NOISE
 
@@ -232,3 +235,33 @@ def test_the_same_measurements_give_the_same_table(few):
 
 def test_the_truth_of_this_file_is_about_a_real_size():
     assert REFERENCE_MS > NETWORK_MS
+
+
+def silenced(found: Harvest, kernels: set[Kernel]) -> Harvest:
+    """A harvest in which no layer computes some kernels."""
+    pairs = zip(found.kernels, found.ms, strict=True)
+    return found._replace(ms=tuple(0.0 if kernel in kernels else ms for kernel, ms in pairs))
+
+
+def test_a_group_that_the_runtime_does_without_costs_next_to_nothing_anywhere(few):
+    _, graphs, _ = few
+    networks = networks_of(graphs, 0.0)
+    without = [
+        n._replace(harvest=silenced(n.harvest, {k for k in n.harvest.kernels if k.op == "copy"})) for n in networks
+    ]
+    copies = [kernel for n in networks for kernel in n.harvest.kernels if kernel.op == "copy"]
+    assert copies
+    rows = entries(without)
+    fresh = [kernel._replace(h_in=2 * kernel.h_in, h_out=2 * kernel.h_out) for kernel in copies]
+
+    assert all(rows[kernel].latency_us == LEAST_US for kernel in copies)
+    assert KernelTimes(rows, {}).ms([*copies, *fresh])[0].max() < 0.002
+
+
+def test_a_kernel_that_only_some_networks_have_no_layer_for_keeps_the_time_of_the_others(few):
+    _, graphs, _ = few
+    first, *rest = networks_of(graphs, 0.0)
+    kernel = next(k for k in first.harvest.kernels if any(k in n.harvest.kernels for n in rest))
+    silent = first._replace(harvest=silenced(first.harvest, {kernel}))
+
+    assert entries([silent, *rest])[kernel].latency_us > 10 * LEAST_US

@@ -61,7 +61,7 @@ def measuring(what: str) -> Iterator[Callable[[int, int, str], None] | None]:
 
         def update(done: int, total: int, word: str) -> None:
             if "failed" in word:
-                bar.console.print(word)
+                bar.console.print(word, markup=False)
             bar.update(task, completed=done, total=total)
 
         yield update

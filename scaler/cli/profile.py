@@ -85,6 +85,10 @@ def run_command(
     from scaler.profiling.run import run  # noqa: PLC0415
 
     if transfer_from is not None:
+        if plan is not None:
+            from scaler.errors import UsageError  # noqa: PLC0415
+
+            raise UsageError("--transfer-from chooses its own networks: leave --plan away")
         wanted = parts.setting(device, precision, power_mode)
         made, source = parts.transfer_plan(
             wanted, transfer_from, space, networks or parts.TRANSFER_NETWORKS, dataset, opset, seed
@@ -113,7 +117,7 @@ def run_command(
     else:
         made = read_plan(plan)
         wanted = parts.setting_of(plan, made, device, precision, power_mode)
-        machine = machine_for(wanted, runtime, batch=made.batch)
+        machine = machine_for(wanted, runtime)
     folder = parts.work_folder(work, made, "profile")
     parts.forget(folder, restart)
     with measuring(f"measuring {made.device}") as progress:
@@ -156,6 +160,7 @@ def bundle_command(
         made, _ = parts.new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
     else:
         made = read_plan(plan)
+        parts.setting_of(plan, made, device, precision, power_mode)
     summary = write_bundle(made, out, typed=typed)
     say(
         f"{out}: {summary.networks} networks, {summary.packed_bytes / 2**20:.1f} MiB, "
@@ -217,7 +222,7 @@ def validate_command(
 
     wanted = parts.setting(device, precision, power_mode)
     estimator = load_estimator(wanted.device.id, precision=wanted.precision, power_mode=wanted.mode.name)
-    if not isinstance(estimator, MeasuredEstimator):
+    if not isinstance(estimator, MeasuredEstimator) or estimator.provenance != "measured":
         raise UserError(f"{wanted.device.id} has no measured table: scaler profile run --device {wanted.device.id}")
     trained = parts.folder(work, wanted) / "profile"
     if not (trained / "plan.json").is_file():
@@ -225,8 +230,8 @@ def validate_command(
     plan = read_plan(trained / "plan.json")
     known = [read_measurement(path) for p in plan.networks if (path := trained / f"{p.network}.json").is_file()]
     folder = parts.folder(work, wanted) / f"validate-seed{seed}-{networks}"
+    machine = machine_for(wanted, runtime)
     parts.forget(folder, restart)
-    machine = machine_for(wanted, runtime, batch=plan.batch)
     with measuring("held-out networks") as progress:
         found = validate(plan, known, estimator, machine, folder, networks=networks, seed=seed, progress=progress)
     if json_output:

@@ -51,6 +51,8 @@ def setting_of(path: Path, plan: Plan, device: str, precision: str | None, power
     from scaler.devices import load_device  # noqa: PLC0415
     from scaler.errors import UsageError  # noqa: PLC0415
 
+    if plan.batch != 1:
+        raise UsageError(f"{path}: batch = {plan.batch}: tables are of single pictures; allowed is 1")
     planned = setting(plan.device, plan.precision, plan.power_mode)
     same_device = load_device(device).id == plan.device
     if not same_device or setting(device, precision or plan.precision, power_mode or plan.power_mode) != planned:
@@ -197,7 +199,7 @@ def finish(made: Tabulated, out: Path | None) -> None:
         names = ", ".join(dict.fromkeys(layer.name for layer in made.unknown))
         share = 100 * made.unknown_share
         say(f"{len(made.unknown)} layers ({share:.1f} % of the time) belong to no kernel: {names[:300]}")
-    console().print(summary(made.table, path))
+    console().print(summary(made.table, path), markup=False)
 
 
 def summary(table: LatencyTable, path: Path) -> str:

@@ -112,4 +112,4 @@ def _print(verified: Verification) -> None:
         )
     for row in verified.rows:
         for doubt in (*row.warnings, *filter(None, (row.failure,))):
-            screen.print(f"{row.candidate.id}: {doubt}")
+            screen.print(f"{row.candidate.id}: {doubt}", markup=False)

@@ -54,11 +54,11 @@ class KernelTimes:
         )
 
     def _of(self, kernel: Kernel, ms: float, spread: float) -> tuple[float, float, bool]:
-        """A kernel's time and doubt: its row where it is well measured, else what the regression gives."""
+        """A kernel's time and doubt, and whether both its row is there and is well measured, so that it is taken."""
         entry = self.entries.get(kernel)
-        if entry is not None and entry.networks >= WELL_MEASURED:
-            ms = entry.latency_us * 1e-3
-        return ms, spread, entry is not None
+        if entry is None or entry.networks < WELL_MEASURED:
+            return ms, spread, False
+        return entry.latency_us * 1e-3, spread, True
 
 
 class MeasuredEstimator:

@@ -10,6 +10,8 @@ from scaler.errors import UnsupportedError, UsageError, unknown_name
 from scaler.profiling.measure import Effort
 from scaler.runtimes.protocol import Runtime
 
+UNKNOWN = "unknown"
+"""The power mode of a system that does not tell it: the one that is asked for is believed."""
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "trtexec")
 GPU_EFFORT = Effort(
     rounds=4, quiet_seconds=2.0, block_seconds=1.0, reference_seconds=1.0, patience=60.0, pause=5.0, profile_seconds=2.0
@@ -84,24 +86,22 @@ def _gpu(wanted: Setting, runtime: str, batch: int) -> Machine:
 
     device = wanted.device
     here = detect()
-    if here is not None and here != device.id:
+    if here is not None and here not in (device.id, *device.aliases):
         raise UnsupportedError(f"this computer is {here}, not {device.id}: measure with --device {here}")
     if runtime == "onnxruntime":
         raise UnsupportedError(f"{device.id} is measured with tensorrt or trtexec; leave --runtime away")
-    try:
-        machine = Machine(_tensorrt(wanted.precision, runtime, batch), GPU_EFFORT, ())
-    except UnsupportedError as error:
-        if here is not None:
-            raise
+    if here is None and device.software:  # what a JetPack brings: the device is a Jetson
         raise UnsupportedError(
-            f"this computer is no {device.name} ({error}); make an archive to run there: "
+            f"this computer is no {device.name}; make an archive to run there: "
             f"scaler profile bundle --device {device.id}"
-        ) from None
+        )
+    machine = Machine(_tensorrt(wanted.precision, runtime, batch), GPU_EFFORT, ())
     running = machine.runtime.conditions().power_mode
-    if running and running != wanted.mode.name:
+    if running not in (UNKNOWN, wanted.mode.name):
+        known = running in [mode.name for mode in device.modes]
+        other = f", or measure this mode with --power-mode {running}" if known else ""
         raise UnsupportedError(
-            f"{device.id} runs in {running}, asked for is {wanted.mode.name}: switch it with nvpmodel, "
-            f"or measure this mode with --power-mode {running}"
+            f"{device.id} runs in {running}, asked for is {wanted.mode.name}: switch it with nvpmodel{other}"
         )
     return machine
 

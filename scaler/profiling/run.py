@@ -28,6 +28,8 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 SETTLE_SECONDS = 3.0
 DEATHS = 2
 """Deaths of the process during one network after which it is skipped."""
+COMPARED = ("runtime", "runtime_version", "precision", "batch", "power_mode", "processor")
+"""Conditions under which times mix; TensorRT tells the GPU's name only once it has loaded an engine."""
 _FILE = "{}.json"
 _MARK = "{}.started"
 
@@ -141,7 +143,7 @@ def _kept(folder: Path, planned: Planned, now: Conditions) -> Measurement | None
     except FileError:
         return None  # damaged: measured again, and only then replaced
     was = measurement.conditions
-    for what in ("runtime", "runtime_version", "precision", "batch", "processor", "power_mode"):
+    for what in COMPARED if now.runtime == "onnxruntime" else COMPARED[:-1]:
         if getattr(was, what) != getattr(now, what):
             raise UserError(
                 f"{path}: measured with {what.replace('_', ' ')} {getattr(was, what)}, now it is {getattr(now, what)}; "

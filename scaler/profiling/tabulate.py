@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from scaler.errors import UserError
 from scaler.graph.graph import Graph
 from scaler.latency.fusion import RULES, FusionRules, graph_kernels
 from scaler.latency.kernel_fit import fit_hypers
-from scaler.latency.kernel_regression import FloatArray, Hyper, Sample
+from scaler.latency.kernel_regression import FloatArray, Hyper, Sample, group_of
 from scaler.latency.kernels import Kernel
 from scaler.latency.measured import KernelTimes
 from scaler.latency.measured_model import MeasuredModel
@@ -29,6 +30,8 @@ from scaler.runtimes.protocol import LayerTime
 LEAST_NETWORKS = 4
 """Measured networks below which no table is made."""
 FOLDS = 5
+LEAST_US = 1e-3
+"""The smallest time of a row, in microseconds."""
 EXPONENT_SD = 0.03
 """How far the exponent of the sum may be from 1."""
 TYPICAL_ERROR = 0.03
@@ -88,7 +91,7 @@ def tabulate(plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[G
     model = replace(model, reference=reference_of(plan, space_of(plan)))
     figures["noise"] = 100 * float(np.mean([m.spread(quiet_ms) for m, _ in usable]))
     conditions = usable[-1][0].conditions
-    doubtful = tuple(m for m, _ in usable if m.warnings)
+    doubtful = tuple(m for m in measurements if m.warnings and not m.error)
     info = TableInfo(
         device=plan.device,
         power_mode=plan.power_mode,
@@ -114,14 +117,21 @@ def tabulate(plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[G
 
 
 def entries(networks: Sequence[Measured]) -> dict[Kernel, Entry]:
-    """The rows of a table: each kernel's median over the networks that launch it."""
+    """The rows of a table: each kernel's median over the networks that launch it.
+
+    A kernel for which the runtime has no layer has no row, unless that holds for its whole group: then the runtime does
+    without such kernels (concatenations that are written in place), and their rows say so with next to no time.
+    """
     overhead = layer_overhead_ms(networks)
     observed: dict[Kernel, list[list[float]]] = {}
+    elided = Counter[Kernel]()
     for network in networks:
         own: dict[Kernel, list[float]] = {}
         for kernel, ms in zip(network.harvest.kernels, network.harvest.scaled_to(network.ms, overhead), strict=True):
             if ms > 0:
                 own.setdefault(kernel, []).append(ms)
+            else:
+                elided[kernel] += 1
         for kernel, times in own.items():
             observed.setdefault(kernel, []).append(times)
     rows: dict[Kernel, Entry] = {}
@@ -129,7 +139,11 @@ def entries(networks: Sequence[Measured]) -> dict[Kernel, Entry]:
         means = [float(np.exp(np.mean(np.log(times)))) for times in observed[kernel]]
         middle = float(np.exp(np.median(np.log(means))))
         spread = Z_90 * float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
-        rows[kernel] = Entry(max(middle * 1e3, 1e-3), spread * 1e3, len(means), "measured")
+        rows[kernel] = Entry(max(middle * 1e3, LEAST_US), spread * 1e3, len(means), "measured")
+    groups = {group_of(kernel) for kernel in observed}
+    for kernel in sorted(elided):
+        if group_of(kernel) not in groups:
+            rows[kernel] = Entry(LEAST_US, 0.0, elided[kernel], "measured")
     return rows
 
 
@@ -147,22 +161,24 @@ def fit_model(
 ) -> tuple[MeasuredModel, dict[str, float]]:
     """Fit what stands beside the rows, and find its error on networks left out, in percent.
 
-    Everything is fitted again without the networks of a fold, hyperparameters included.
+    Without the networks of a fold everything is fitted again; only the search for hyperparameters begins at those of
+    all networks, since from the defaults it takes several times as long.
     """
     measured = np.array([network.ms for network in networks])
     hypers = fit_hypers(samples(entries(networks)))
     sums, doubts = _held_out(networks, rules, hypers)
     factor, exponent = correction(sums, measured)
-    corrected = np.empty_like(measured)
+    corrected, half_widths = np.empty_like(measured), np.empty_like(measured)
     folds = _folds(len(networks))
     for fold in range(FOLDS):
         out = folds == fold
         if out.any():
             f, power = correction(sums[~out], measured[~out])
             corrected[out] = f * sums[out] ** power
+            share, residual = _scatter(np.log(f * sums[~out] ** power / measured[~out]), doubts[~out])
+            half_widths[out] = Z_90 * np.sqrt(residual**2 + (share * doubts[out]) ** 2)
     errors = np.log(corrected / measured)
     share, residual = _scatter(errors, doubts)
-    half_widths = Z_90 * np.sqrt(residual**2 + (share * doubts) ** 2)
     figures = {
         "error": 100 * float(np.mean(np.abs(corrected / measured - 1))),
         "within_10": 100 * float(np.mean(np.abs(corrected / measured - 1) <= 0.10)),

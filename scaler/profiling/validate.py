@@ -20,7 +20,7 @@ from scaler.models.detectors.families import FAMILIES
 from scaler.profiling.baselines import BASELINES
 from scaler.profiling.machine import Machine
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
-from scaler.profiling.networks import graph_of, space_of
+from scaler.profiling.networks import graph_of, reference_of, space_of
 from scaler.profiling.plan import held_out
 from scaler.profiling.plan_file import Plan, Planned
 from scaler.profiling.proof import Proof, prove
@@ -68,6 +68,8 @@ def validate(
         UserError: Too few networks could be measured.
     """
     space = space_of(plan)
+    if reference_of(plan, space) != estimator.model.reference:
+        raise UserError("the measurements on file are not those of the table: another reference network")
     drawn = held_out(space, plan, networks, seed)
     passes = [_measure(plan, space, drawn, number, machine, folder, progress) for number in range(PASSES)]
     both = [

@@ -83,9 +83,12 @@ def chosen(result: SearchResult, device: str | None, pick: str) -> tuple[DeviceR
     front = {candidate.id: candidate for candidate in found.front}
     if found.nearest is not None:
         front.setdefault(found.nearest.id, found.nearest)
+    if not front:
+        raise UsageError(f"the search has found no candidate for {name}: there is nothing to verify")
     if pick == "front":
-        return found, found.front
-    wanted = {"best": found.pick or (found.front[-1].id if found.front else None), "knee": found.knee}.get(pick, pick)
+        return found, tuple(front.values())
+    usual = found.pick or (found.front[-1].id if found.front else next(iter(front)))
+    wanted = {"best": usual, "knee": found.knee}.get(pick, pick)
     if wanted is None or wanted not in front:
         hint = nearest_name(pick, front)
         raise UsageError(
@@ -159,7 +162,8 @@ def verify(
         rows.append(
             Verified(candidate, engine, engine / spread, engine * spread, now, p99, at_level, m.warnings, m.error)
         )
-    return Verification(tuple(rows), None if level is None else quiet / level - 1)
+    timed = any(m.rounds for m in measured)
+    return Verification(tuple(rows), quiet / level - 1 if timed and level is not None else None)
 
 
 def _plan(result: SearchResult, found: DeviceResult, candidates: Sequence[Candidate], space: Space) -> Plan:

@@ -86,7 +86,9 @@ def _measured_card(info: TableInfo) -> ModelCard:
     return ModelCard(
         name=f"latency table, {info.runtime} {info.runtime_version} {info.precision}, {info.power_mode}",
         provenance=info.provenance,
-        fitted_on=f"{info.networks} networks measured on {info.processor} on {info.created}",
+        fitted_on=f"{info.networks} networks measured on {info.processor} on {info.created}"
+        if info.provenance == "measured"
+        else "; ".join(info.sources),
         errors={
             "leave-networks-out mean error": f"{errors['error']:.1f} %",
             "within 10 %": f"{errors['within_10']:.0f} %",
