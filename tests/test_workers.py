@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 TRIALS = 300
 SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 WORKER = """
-import json, sys, time
+import json, os, sys, time
 from scaler.search.evaluation import Evaluated
 from scaler.search.study import StudyPlan, run_study
 from scaler.space_file import read_space
@@ -42,7 +42,8 @@ def evaluate(params):
     ms = params["resolution"] ** 2 / 9000 * (1 + params.get("width", 1.5)) + params["rfcr"]
     return Evaluated(60 - 900 / ms + params["rfcr"] / 5 - params["drop"], ms, {"fps": ms / 33.3 - 1})
 
-plan = StudyPlan(sampler=sampler, trials=trials, seed=3, metadata={"device": "nano"})
+seed = os.getpid()  # workers of one seed that start in step would have the same ideas
+plan = StudyPlan(sampler=sampler, trials=trials, seed=seed, metadata={"device": "nano"})
 outcome = run_study(read_space("yolo-ret"), evaluate, plan=plan, storage=where)
 print(json.dumps({"trials": outcome.trials, "distinct": outcome.distinct, "own": own}), flush=True)
 """
