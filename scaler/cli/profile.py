@@ -84,41 +84,21 @@ def run_command(
     from scaler.profiling.plan_file import read_plan  # noqa: PLC0415
     from scaler.profiling.run import run  # noqa: PLC0415
 
-    if transfer_from is not None:
-        if plan is not None:
-            from scaler.errors import UsageError  # noqa: PLC0415
-
-            raise UsageError("--transfer-from chooses its own networks: leave --plan away")
+    source, kind = None, "profile"
+    made = None if plan is None else read_plan(plan)
+    if made is None or plan is None:
         wanted = parts.setting(device, precision, power_mode)
-        made, source = parts.transfer_plan(
-            wanted, transfer_from, space, networks or parts.TRANSFER_NETWORKS, dataset, opset, seed
-        )
-        parts.spare_measured(wanted, out)
-        machine = machine_for(wanted, runtime)
-        folder = parts.work_folder(work, made, f"transfer-from-{source.info.device}")
-        parts.forget(folder, restart)
-        with measuring(f"timing {made.device}") as progress:
-            measured = run(
-                made,
-                machine.runtime,
-                folder,
-                effort=machine.effort,
-                profile=False,
-                cores=machine.cores,
-                retry_failed=retry_failed,
-                progress=progress,
-            )
-        parts.adapt(source, made, measured, out)
-        return
-    if plan is None:
-        wanted = parts.setting(device, precision, power_mode)
-        machine = machine_for(wanted, runtime)  # refuses before anything is planned
-        made, _ = parts.new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
     else:
-        made = read_plan(plan)
         wanted = parts.setting_of(plan, made, device, precision, power_mode)
-        machine = machine_for(wanted, runtime)
-    folder = parts.work_folder(work, made, "profile")
+    if transfer_from is not None:
+        parts.check_transfer(wanted, plan, out)
+        count = networks or parts.TRANSFER_NETWORKS
+        made, source = parts.transfer_plan(wanted, transfer_from, space, count, dataset, opset, seed)
+        kind = f"transfer-from-{source.info.device}"
+    machine = machine_for(wanted, runtime)  # refuses before networks are chosen, which takes seconds
+    if made is None:
+        made, _ = parts.new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
+    folder = parts.work_folder(work, made, kind)
     parts.forget(folder, restart)
     with measuring(f"measuring {made.device}") as progress:
         measured = run(
@@ -126,11 +106,12 @@ def run_command(
             machine.runtime,
             folder,
             effort=machine.effort,
+            profile=source is None,
             cores=machine.cores,
             retry_failed=retry_failed,
             progress=progress,
         )
-    parts.tabulate(made, measured, out)
+    parts.tabulate(made, measured, out, source)
 
 
 @app.command("bundle")

@@ -156,34 +156,29 @@ def transfer_plan(
     return plan, source
 
 
-def spare_measured(wanted: Setting, out: Path | None) -> None:
-    """Refuse to write a transferred table over a measured one."""
-    from scaler.errors import UserError  # noqa: PLC0415
+def check_transfer(wanted: Setting, plan: Path | None, out: Path | None) -> None:
+    """Refuse a plan for a transfer, which chooses its own networks, and to write its table over a measured one."""
+    from scaler.errors import UsageError, UserError  # noqa: PLC0415
     from scaler.latency.table import read_table, table_name  # noqa: PLC0415
 
+    if plan is not None:
+        raise UsageError("--transfer-from chooses its own networks: leave --plan away")
     name = table_name(wanted.device.id, wanted.runtime, wanted.precision, wanted.mode.name)
     path = tables_folder(out) / f"{name}.toml"
     if path.is_file() and read_table(path).info.provenance == "measured":
         raise UserError(f"{path} is measured, which a transfer would replace: choose another folder with --out")
 
 
-def adapt(source: LatencyTable, plan: Plan, measured: list[Measurement], out: Path | None) -> None:
-    """Make the table of a device from another one's and a few timings, and write it."""
+def tabulate(plan: Plan, measured: list[Measurement], out: Path | None, source: LatencyTable | None = None) -> None:
+    """Make a table of measurements, or adapt another device's where one is given, and write it."""
     from scaler.profiling.networks import graph_of, space_of  # noqa: PLC0415
+    from scaler.profiling.tabulate import tabulate  # noqa: PLC0415
     from scaler.profiling.transfer import adapt  # noqa: PLC0415
 
     space = space_of(plan)
-    finish(adapt(source, plan, measured, [graph_of(space, m.params, plan.dataset) for m in measured]), out)
-
-
-def tabulate(plan: Plan, measured: list[Measurement], out: Path | None) -> None:
-    """Make a table of measurements and write it."""
-    from scaler.profiling.networks import graph_of, space_of  # noqa: PLC0415
-    from scaler.profiling.tabulate import tabulate  # noqa: PLC0415
-
-    space = space_of(plan)
+    graphs = [graph_of(space, m.params, plan.dataset) for m in measured]
     say("fitting")
-    finish(tabulate(plan, measured, [graph_of(space, m.params, plan.dataset) for m in measured]), out)
+    finish(tabulate(plan, measured, graphs) if source is None else adapt(source, plan, measured, graphs), out)
 
 
 def finish(made: Tabulated, out: Path | None) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -90,30 +90,39 @@ def tabulate(plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[G
     model, figures = fit_model(networks, rules, quiet_ms)
     model = replace(model, reference=reference_of(plan, space_of(plan)))
     figures["noise"] = 100 * float(np.mean([m.spread(quiet_ms) for m, _ in usable]))
-    conditions = usable[-1][0].conditions
     doubtful = tuple(m for m in measurements if m.warnings and not m.error)
-    info = TableInfo(
-        device=plan.device,
-        power_mode=plan.power_mode,
-        runtime=plan.runtime,
-        runtime_version=conditions.runtime_version,
-        precision=plan.precision,
-        batch=plan.batch,
+    info = table_info(
+        plan,
+        [m for m, _ in usable],
         provenance="measured",
-        created=datetime.now(UTC).date().isoformat(),
         method=METHOD,
-        networks=len(networks),
         sources=(f"measured by scaler profile, {len(networks)} networks of the space {plan.space}",),
         model=model,
         validation=figures,
-        processor=conditions.processor,
-        seconds=sum(m.seconds for m, _ in usable),
         conditions=_conditions([m for m, _ in usable], quiet_ms),
     )
     unknown = [layer for network in networks for layer in network.harvest.unknown]
     share = sum(layer.ms for layer in unknown) / sum(network.harvest.total_ms for network in networks)
     table = LatencyTable(info=info, entries=entries(networks))
     return Tabulated(table, tuple(unknown), share, failed, doubtful)
+
+
+def table_info(plan: Plan, timed: Sequence[Measurement], **of_table: Any) -> TableInfo:
+    """What a table made of a plan's measurements is of; `of_table` are the fields that these do not tell."""
+    conditions = timed[-1].conditions
+    return TableInfo(
+        device=plan.device,
+        power_mode=plan.power_mode,
+        runtime=plan.runtime,
+        runtime_version=conditions.runtime_version,
+        precision=plan.precision,
+        batch=plan.batch,
+        created=datetime.now(UTC).date().isoformat(),
+        networks=len(timed),
+        processor=conditions.processor,
+        seconds=sum(m.seconds for m in timed),
+        **of_table,
+    )
 
 
 def entries(networks: Sequence[Measured]) -> dict[Kernel, Entry]:

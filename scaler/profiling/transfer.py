@@ -13,7 +13,6 @@ measured on the new device: rows and table are "calibrated".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TypeAlias
 
 import numpy as np
@@ -34,7 +33,7 @@ from scaler.profiling.measurement import Measurement, quiet_reference_ms
 from scaler.profiling.networks import graph_of, reference_of, space_of
 from scaler.profiling.plan import draw, take_census
 from scaler.profiling.plan_file import Plan
-from scaler.profiling.tabulate import Tabulated, predicted_sums, samples
+from scaler.profiling.tabulate import Tabulated, predicted_sums, samples, table_info
 from scaler.profiling.transfer_fit import OF_CONSTANT, Posterior, Terms, basis, fit, left_out, prior_sd
 from scaler.space import Params, Space
 
@@ -304,25 +303,17 @@ def _info(
     model: MeasuredModel,
     figures: dict[str, float],
 ) -> TableInfo:
-    theirs, conditions = source.info, timed[-1].conditions
-    return TableInfo(
-        device=plan.device,
-        power_mode=plan.power_mode,
-        runtime=plan.runtime,
-        runtime_version=conditions.runtime_version,
-        precision=plan.precision,
-        batch=plan.batch,
+    theirs = source.info
+    return table_info(
+        plan,
+        timed,
         provenance="calibrated",
-        created=datetime.now(UTC).date().isoformat(),
         method=METHOD,
-        networks=len(timed),
         sources=(
             f"the table {theirs.name} ({theirs.provenance}, {theirs.power_mode}, {theirs.networks} networks)",
             f"{len(timed)} networks of the space {plan.space} timed end to end by scaler profile",
         ),
         model=model,
         validation=figures,
-        processor=conditions.processor,
-        seconds=sum(m.seconds for m in timed),
-        conditions=(*differences(source, plan), *conditions.notes),
+        conditions=(*differences(source, plan), *timed[-1].conditions.notes),
     )
