@@ -104,25 +104,41 @@ def block_cost(block: Block) -> Cost:
     )
 
 
+@cache
+def _sharing(block: Block) -> Cost:
+    """Cost of a block whose parameters another placement owns."""
+    return block_cost(block)._replace(params=0, trainable_params=0, folded_params=0)
+
+
+def placement_cost(placement: Placement) -> Cost:
+    """Cost of a block at its place; shared parameters count where they are owned."""
+    return _sharing(placement.block) if placement.weights else block_cost(placement.block)
+
+
 def graph_cost(graph: Graph) -> Cost:
     """Cost of a whole network."""
-    return total([block_cost(placement.block) for placement in graph.placements])
+    return total([placement_cost(placement) for placement in graph.placements])
 
 
 def layer_costs(graph: Graph) -> list[tuple[Layer, Cost]]:
     """Cost of every layer, in execution order."""
-    return [(layer, op_cost(layer.op, layer.input_shapes, layer.shape)) for layer in graph.layers()]
+    return [(layer, _layer_cost(layer)) for layer in graph.layers()]
+
+
+def _layer_cost(layer: Layer) -> Cost:
+    cost = op_cost(layer.op, layer.input_shapes, layer.shape)
+    return cost if layer.weights == layer.name else cost._replace(params=0, trainable_params=0, folded_params=0)
 
 
 def block_costs(graph: Graph) -> dict[str, Cost]:
     """Cost by block name, in execution order."""
-    return {placement.name: block_cost(placement.block) for placement in graph.placements}
+    return {placement.name: placement_cost(placement) for placement in graph.placements}
 
 
 def stage_costs(graph: Graph) -> dict[str, Cost]:
     """Cost by stage, in order of first execution."""
     return {
-        stage: total(block_cost(placement.block) for placement in placements)
+        stage: total(placement_cost(placement) for placement in placements)
         for stage, placements in by_stage(graph).items()
     }
 
@@ -143,14 +159,14 @@ def peak_activation_elements(graph: Graph) -> int:
     it, those that do not need more.
     """
     last_use = [-1] * (len(graph.placements) + 1)  # by place + 1, so that the input is the first
-    for index, (_, _, inputs) in enumerate(graph.placements):
+    for index, (_, _, inputs, _) in enumerate(graph.placements):
         for place in inputs:
             last_use[place + 1] = index
     for _, place in graph.outputs:
         last_use[place + 1] = len(graph.placements)
     sizes = [elements(graph.input_shape)]
     peak = live = sizes[0]
-    for index, (_, block, inputs) in enumerate(graph.placements):
+    for index, (_, block, inputs, _) in enumerate(graph.placements):
         dying = tuple([last_use[place + 1] == index for place in inputs])
         inside, size = _peak_inside(block, dying)
         held = live

@@ -1,6 +1,7 @@
 """A graph computed by torch, batch normalisation unfolded: a second reading that shares nothing with the writer."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,12 +16,15 @@ from scaler.graph.ops import (
     BatchNorm,
     Concat,
     Conv,
+    Flatten,
     Gate,
     GlobalAveragePool,
     Linear,
     MaxPool,
     Op,
     Padding,
+    Slice,
+    SpaceToDepth,
     Upsample,
     WeightedSum,
 )
@@ -28,6 +32,8 @@ from scaler.graph.ops import (
 ACTIVATIONS = {
     "relu": torch_nn.relu,
     "relu6": torch_nn.relu6,
+    "leaky": partial(torch_nn.leaky_relu, negative_slope=0.1),
+    "hard_sigmoid": torch_nn.hardsigmoid,
     "swish": torch_nn.silu,
     "sigmoid": torch.sigmoid,
     "hard_swish": torch_nn.hardswish,
@@ -73,6 +79,14 @@ def apply(op: Op, inputs: Sequence[Tensor], weights: dict[str, Tensor]) -> Tenso
             return torch_nn.max_pool2d(torch_nn.pad(first, sides(op.padding), value=-torch.inf), op.kernel, op.stride)
         case GlobalAveragePool():
             return first.mean((2, 3), keepdim=True)
+        case Slice():
+            return first[:, op.start : op.start + op.channels]
+        case SpaceToDepth():
+            batch, channels, height, width = first.shape
+            cells = first.reshape(batch, channels, height // op.block, op.block, width // op.block, op.block)
+            return cells.permute(0, 3, 5, 1, 2, 4).reshape(batch, -1, height // op.block, width // op.block)
+        case Flatten():
+            return first.flatten(1)[:, :, None, None]
         case Upsample():
             return torch_nn.interpolate(first, scale_factor=op.factor, mode="nearest")
 

@@ -17,16 +17,20 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from scaler.export.weights import Array
 from scaler.graph.graph import Layer
 from scaler.graph.ops import (
+    LEAKY_SLOPE,
     Activation,
     ActivationKind,
     Add,
     BatchNorm,
     Concat,
     Conv,
+    Flatten,
     Gate,
     GlobalAveragePool,
     Linear,
     MaxPool,
+    Slice,
+    SpaceToDepth,
     Upsample,
     WeightedSum,
 )
@@ -89,7 +93,7 @@ def add_layer(
             return writer.node(
                 "Conv",
                 name,
-                [*inputs, *_stored(writer, name, weights)],
+                [*inputs, *_stored(writer, layer, weights)],
                 output,
                 kernel_shape=[op.kernel] * 2,
                 strides=[op.stride] * 2,
@@ -98,13 +102,11 @@ def add_layer(
             )
         case Linear():
             flat = writer.node("Flatten", f"{name}/flatten", inputs)
-            product = writer.node("Gemm", f"{name}/gemm", [flat, *_stored(writer, name, weights)], transB=1)
+            product = writer.node("Gemm", f"{name}/gemm", [flat, *_stored(writer, layer, weights)], transB=1)
             shape = writer.constant(f"{name}/shape", np.array([0, op.out_features, 1, 1], np.int64))
             return writer.node("Reshape", name, [product, shape], output)
         case BatchNorm():
-            stored = [
-                writer.constant(f"{name}/{part}", weights[part]) for part in ("gamma", "beta", "mean", "variance")
-            ]
+            stored = _stored(writer, layer, weights)
             return writer.node("BatchNormalization", name, [*inputs, *stored], output, epsilon=op.epsilon)
         case Activation():
             return _activation(writer, name, inputs[0], op.kind, output)
@@ -112,7 +114,7 @@ def add_layer(
             return _sum(writer, name, inputs, output)
         case WeightedSum():
             scaled = [
-                writer.node("Mul", f"{name}/scale{i}", [value, writer.constant(f"{name}/weight{i}", factor)])
+                writer.node("Mul", f"{name}/scale{i}", [value, writer.shared(f"{layer.weights}/weight{i}", factor)])
                 for i, (value, factor) in enumerate(zip(inputs, weights["scale"], strict=True))
             ]
             return _sum(writer, name, scaled, output)
@@ -132,6 +134,15 @@ def add_layer(
             )
         case GlobalAveragePool():
             return writer.node("GlobalAveragePool", name, inputs, output)
+        case Slice():
+            bounds = {"starts": op.start, "ends": op.start + op.channels, "axes": 1}
+            given = [writer.shared(f"{part}{at}", np.array([at], np.int64)) for part, at in bounds.items()]
+            return writer.node("Slice", name, [*inputs, *given], output)
+        case SpaceToDepth():
+            return writer.node("SpaceToDepth", name, inputs, output, blocksize=op.block)
+        case Flatten():
+            shape = writer.constant(f"{name}/shape", np.array([0, *layer.shape], np.int64))
+            return writer.node("Reshape", name, [*inputs, shape], output)
         case Upsample():
             nothing = writer.shared("no_region", np.zeros(0, np.float32))
             scales = writer.shared(f"scales{op.factor}", np.array([1, 1, op.factor, op.factor], np.float32))
@@ -146,9 +157,13 @@ def add_layer(
             )
 
 
-def _stored(writer: NodeWriter, name: str, weights: dict[str, Array]) -> list[str]:
-    """Store weight and, where there is one, bias."""
-    return [writer.constant(f"{name}/{part}", weights[part]) for part in ("weight", "bias") if part in weights]
+_PARTS = ("weight", "bias", "gamma", "beta", "mean", "variance")
+"""In the order in which ONNX' operators read them."""
+
+
+def _stored(writer: NodeWriter, layer: Layer, weights: dict[str, Array]) -> list[str]:
+    """Store what a layer has of `_PARTS`, once for all layers that share it."""
+    return [writer.shared(f"{layer.weights}/{part}", weights[part]) for part in _PARTS if part in weights]
 
 
 def _activation(writer: NodeWriter, name: str, value: str, kind: ActivationKind, output: str | None) -> str:
@@ -158,6 +173,10 @@ def _activation(writer: NodeWriter, name: str, value: str, kind: ActivationKind,
         case "relu6":
             limits = [writer.shared(f"limit{limit}", np.array(limit, np.float32)) for limit in (0, 6)]
             return writer.node("Clip", name, [value, *limits], output)
+        case "leaky":
+            return writer.node("LeakyRelu", name, [value], output, alpha=LEAKY_SLOPE)
+        case "hard_sigmoid":
+            return writer.node("HardSigmoid", name, [value], output, alpha=1 / 6, beta=0.5)
         case "sigmoid":
             return writer.node("Sigmoid", name, [value], output)
         case "swish":

@@ -47,10 +47,10 @@ def shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
 
 
 def random_weights(seed: int = 0) -> WeightSource:
-    """Weights that keep activations near unit size (He et al., ICCV 2015); a layer's depend on its name and `seed`."""
+    """Weights that keep activations near unit size (He et al., ICCV 2015); from `seed` and their owner's name."""
 
     def source(layer: Layer) -> dict[str, Array]:
-        generator = np.random.default_rng((seed, crc32(layer.name.encode())))
+        generator = np.random.default_rng((seed, crc32(layer.weights.encode())))
         return _filled(layer, lambda size: generator.standard_normal(size, dtype=np.float32))
 
     return source

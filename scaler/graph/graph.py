@@ -63,6 +63,8 @@ class Placement(NamedTuple):
     name: str
     block: Block
     inputs: tuple[int, ...]
+    weights: str = ""
+    """The placement whose parameters this one uses too, as a head shared by all scales does; its own where empty."""
 
     @property
     def stage(self) -> str:
@@ -78,6 +80,8 @@ class Layer(NamedTuple):
     inputs: tuple[str, ...]
     input_shapes: tuple[Shape, ...]
     shape: Shape
+    weights: str
+    """Name of the layer that owns the parameters: its own, unless they are shared."""
 
 
 INPUT_NAME = "image"
@@ -111,6 +115,7 @@ class Graph:
                     tuple(names[value] for value in node.inputs),
                     tuple(shapes[value] for value in node.inputs),
                     node.shape,
+                    f"{placement.weights or placement.name}.{node.name}",
                 )
                 names.append(f"{placement.name}.{node.name}")
                 shapes.append(node.shape)
@@ -159,20 +164,36 @@ class GraphBuilder:
         """The picture."""
         return Tensor(-1, self._input_shape)
 
-    def add(self, name: str, block: Block, *inputs: Tensor) -> Tensor:
+    def add(self, name: str, block: Block, *inputs: Tensor, weights: str = "") -> Tensor:
         """Place a block; returns its output.
 
+        Args:
+            name: Of the placement.
+            block: What to place.
+            inputs: What it reads.
+            weights: A placement before this one whose parameters it uses too; its own where empty.
+
         Raises:
-            ValueError: The name is taken, or the tensors do not have the shapes that the block was built for.
+            ValueError: The name is taken, or the tensors do not have the shapes that the block was built for, or the
+                parameters of the other placement do not fit.
         """
         if name in self._names:
             raise ValueError(f"two blocks are called {name!r}")
         shapes = tuple([tensor.shape for tensor in inputs])
         if shapes != block.input_shapes:
             raise ValueError(f"{name}: block built for {block.input_shapes}, given {shapes}")
+        if weights:
+            self._check_shared(name, block, weights)
         self._names.add(name)
-        self._placements.append(Placement(name, block, tuple([tensor.producer for tensor in inputs])))
+        self._placements.append(Placement(name, block, tuple([tensor.producer for tensor in inputs]), weights))
         return Tensor(len(self._placements) - 1, block.shape)
+
+    def _check_shared(self, name: str, block: Block, owner: str) -> None:
+        other = next((placement for placement in self._placements if placement.name == owner), None)
+        if other is None or other.weights:
+            raise ValueError(f"{name}: there is no block {owner!r} with parameters of its own")
+        if _parameters(block) != _parameters(other.block):
+            raise ValueError(f"{name}: the parameters of {owner!r} do not fit")
 
     def build(
         self, name: str, outputs: Sequence[tuple[str, Tensor]], boxes: int = 0, coding: BoxCoding | None = None
@@ -186,3 +207,8 @@ class GraphBuilder:
             boxes,
             coding,
         )
+
+
+def _parameters(block: Block) -> list[tuple[str, Op, int]]:
+    """Name, operator and input channels of every node: equal where the parameters fit."""
+    return [(node.name, node.op, block.value_shape(node.inputs[0])[0]) for node in block.nodes]

@@ -15,7 +15,12 @@ from typing import Literal, NamedTuple, TypeAlias
 Shape: TypeAlias = tuple[int, int, int]
 """`(channels, height, width)`."""
 
-ActivationKind: TypeAlias = Literal["relu", "relu6", "swish", "sigmoid", "hard_swish", "mish"]
+ActivationKind: TypeAlias = Literal["relu", "relu6", "leaky", "swish", "sigmoid", "hard_sigmoid", "hard_swish", "mish"]
+"""`leaky` has the slope `LEAKY_SLOPE`; the hard ones are `relu6(x + 3) / 6` and x times it."""
+
+LEAKY_SLOPE = 0.1
+"""Of darknet's leaky ReLU."""
+
 PaddingStyle: TypeAlias = Literal["same", "symmetric"]
 """`same` is TensorFlow's rule (surplus on the bottom and right), `symmetric` is `(kernel - 1) // 2`."""
 
@@ -99,6 +104,26 @@ class Upsample:
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """Some of the channels: `channels` from `start` on."""
+
+    start: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceToDepth:
+    """Cells of `block` x `block` pixels as channels, in ONNX' order: row of the cell, column, old channel."""
+
+    block: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """All elements as channels, `(channels * height * width, 1, 1)`: what a fully connected layer reads."""
+
+
+@dataclass(frozen=True, slots=True)
 class Linear:
     """Fully connected layer on a `(features, 1, 1)` tensor."""
 
@@ -107,7 +132,20 @@ class Linear:
 
 
 Op: TypeAlias = (
-    Conv | BatchNorm | Activation | Add | WeightedSum | Gate | Concat | MaxPool | GlobalAveragePool | Upsample | Linear
+    Conv
+    | BatchNorm
+    | Activation
+    | Add
+    | WeightedSum
+    | Gate
+    | Concat
+    | MaxPool
+    | GlobalAveragePool
+    | Upsample
+    | Slice
+    | SpaceToDepth
+    | Flatten
+    | Linear
 )
 
 
@@ -153,6 +191,16 @@ def output_shape(op: Op, inputs: Sequence[Shape]) -> Shape:
             return (channels, 1, 1)
         case Upsample():
             return (channels, height * op.factor, width * op.factor)
+        case Slice():
+            if op.start < 0 or op.channels < 1 or op.start + op.channels > channels:
+                raise ValueError(f"{op}: not among {channels} channels")
+            return (op.channels, height, width)
+        case SpaceToDepth():
+            if height % op.block or width % op.block:
+                raise ValueError(f"{op}: does not divide a map of {height}x{width}")
+            return (channels * op.block**2, height // op.block, width // op.block)
+        case Flatten():
+            return (elements(first), 1, 1)
         case Linear():
             if (height, width) != (1, 1):
                 raise ValueError(f"{op}: needs a (features, 1, 1) tensor, got {first}")

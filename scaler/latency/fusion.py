@@ -9,7 +9,8 @@ TensorRT's, from its documentation of layer fusion and from the layer names of p
 - the free scalars of a weighted sum fold into its point-wise kernel;
 - concatenation costs nothing for inputs that a kernel of the same block writes, since it writes into
   the joint buffer; inputs from elsewhere are copied;
-- pooling, resizing and global pooling are kernels of their own.
+- pooling, resizing and global pooling are kernels of their own; taking some channels, or pixels as channels, is a
+  copy; flattening is none.
 
 ONNX Runtime's on a CPU, read from the graphs that it optimises: a sigmoid joins the convolution before it; a gate, a
 sum and a concatenation are kernels of their own, which copy everything and answer for the layout changes around them.
@@ -33,11 +34,14 @@ from scaler.graph.ops import (
     BatchNorm,
     Concat,
     Conv,
+    Flatten,
     Gate,
     GlobalAveragePool,
     Linear,
     MaxPool,
     Shape,
+    Slice,
+    SpaceToDepth,
     Upsample,
     WeightedSum,
 )
@@ -72,7 +76,8 @@ def block_kernels(block: Block, rules: FusionRules = TENSORRT) -> tuple[Kernel, 
 def kernel_groups(block: Block, rules: FusionRules = TENSORRT) -> tuple[tuple[Kernel, tuple[int, ...]], ...]:
     """The kernels of a block in execution order, each with the indices of the nodes that it computes, in their order.
 
-    Every node belongs to one kernel, but for a concatenation whose inputs are all written in place: to none. Where a
+    Every node belongs to one kernel, but for flattening and a concatenation whose inputs are all written in place: to
+    none. Where a
     concatenation copies several inputs, it belongs to the first copy and the others compute no node of their own.
     """
     return tuple(_Fuser(block, rules).groups())
@@ -115,6 +120,12 @@ class _Fuser:
                 return [_simple("pool", shapes[0], node.shape, node.op.kernel, node.op.stride)]
             case GlobalAveragePool():
                 return [_simple("reduce", shapes[0], node.shape, shapes[0][1])]
+            case Slice():
+                return [_simple("copy", node.shape, node.shape)]
+            case SpaceToDepth():
+                return [_simple("copy", shapes[0], node.shape)]
+            case Flatten():
+                return []
             case Upsample():
                 return [_simple("resize", shapes[0], node.shape)]
             case Activation() | BatchNorm() | Add() | WeightedSum() | Gate():

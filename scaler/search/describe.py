@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from scaler.cost import MIB, block_cost, by_stage
+from scaler.cost import MIB, by_stage, placement_cost
 from scaler.devices import element_bytes
 from scaler.latency.device_model import FloatArray
 from scaler.latency.estimator import Estimator
@@ -86,7 +86,7 @@ def breakdown(network: Network, estimator: Estimator, engine_ms: float) -> tuple
     width = element_bytes(estimator.precision)
     figures = np.array([(k.macs, k.moved * width, k.weights, 1) for k in kernels])
     params = {
-        stage: sum(block_cost(p.block).params for p in placements)
+        stage: sum(placement_cost(p).params for p in placements)
         for stage, placements in by_stage(network.graph).items()
     }
     stages = _shares([stage for stage, _ in placed], ms, figures, params)

@@ -16,6 +16,7 @@ from scaler.graph.graph import Graph, GraphBuilder
 from scaler.models.backbones import efficientnet, mobilenetv2
 from scaler.models.backbones.trunk import Trunk
 from scaler.models.blocks import round_channels
+from scaler.models.detectors.checks import require, require_whole
 from scaler.models.heads import yolov3
 from scaler.models.necks.light import LEVEL_WIDTHS, NeckKind, add_neck
 from scaler.models.necks.rfcr import add_rfcr
@@ -62,19 +63,18 @@ class YoloRetConfig:
             raise UsageError(unknown_name("backbone", self.backbone, BACKBONES))
         if self.neck not in NECKS:
             raise UsageError(unknown_name("neck", self.neck, NECKS))
-        for name in ("drop", "repeats", "rfcr", "resolution", "classes"):
-            _require(name, getattr(self, name), type(getattr(self, name)) is int, "a whole number")
+        require_whole(self, "drop", "repeats", "rfcr", "resolution", "classes")
         mobile = self.backbone == "mobilenetv2"
-        _require("width", self.width, WIDTHS[0] <= self.width <= WIDTHS[1] if mobile else self.width == 1.0,
+        require("width", self.width, WIDTHS[0] <= self.width <= WIDTHS[1] if mobile else self.width == 1.0,
                  f"{WIDTHS[0]} to {WIDTHS[1]} for mobilenetv2, 1.0 for {self.backbone}")  # fmt: skip
         most = 1 if self.neck == "none" else MAX_REPEATS
-        _require("repeats", self.repeats, 1 <= self.repeats <= most, f"1 to {MAX_REPEATS}, and 1 for the neck 'none'")
-        _require("rfcr", self.rfcr, self.rfcr in RFCR_KERNELS, "0 (off), 3, 5 or 7")
-        _require("shortcut", self.shortcut, bool(self.rfcr) or not self.shortcut, "false where rfcr is 0")
+        require("repeats", self.repeats, 1 <= self.repeats <= most, f"1 to {MAX_REPEATS}, and 1 for the neck 'none'")
+        require("rfcr", self.rfcr, self.rfcr in RFCR_KERNELS, "0 (off), 3, 5 or 7")
+        require("shortcut", self.shortcut, bool(self.rfcr) or not self.shortcut, "false where rfcr is 0")
         low, high = RESOLUTIONS
-        _require("resolution", self.resolution, self.resolution % 32 == 0 and low <= self.resolution <= high,
+        require("resolution", self.resolution, self.resolution % 32 == 0 and low <= self.resolution <= high,
                  f"a multiple of 32 from {low} to {high}")  # fmt: skip
-        _require("classes", self.classes, self.classes >= 1, "1 or more")
+        require("classes", self.classes, self.classes >= 1, "1 or more")
         allowed = max_drop(self.backbone)
         if not 0 <= self.drop <= allowed:
             raise UnsupportedError(
@@ -89,11 +89,6 @@ class YoloRetConfig:
         rfcr = f"-rfcr{self.rfcr}{'s' if self.shortcut else ''}" if self.rfcr else ""
         neck = self.neck if self.repeats == 1 else f"{self.neck}x{self.repeats}"
         return f"{self.backbone}{width}-d{self.drop}{rfcr}-{neck}-{self.resolution}"
-
-
-def _require(field_name: str, value: object, fits: bool, allowed: str) -> None:
-    if not fits:
-        raise UsageError(f"{field_name} = {value!r}: allowed is {allowed}")
 
 
 def trunk(backbone: str, width: float, resolution: int) -> Trunk:
