@@ -10,7 +10,7 @@ input/output (CIO, HarDNet Eq. 1) is the same without the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class Cost(NamedTuple):
     trainable_params: int = 0
     """Without running statistics: batch normalisation counts two per channel."""
     folded_params: int = 0
-    """After folding batch normalisation into biases: one per channel."""
+    """After folding batch normalisation into biases: one per channel, two where no convolution stands before it."""
     macs: int = 0
     """Multiply-accumulates of convolutions and fully connected layers."""
     memory_access: int = 0
@@ -54,9 +54,12 @@ class Cost(NamedTuple):
         return self.memory_access / self.memory_access_bound if self.memory_access_bound else 1.0
 
 
+_NOTHING = Cost()
+
+
 def total(costs: Iterable[Cost]) -> Cost:
     """Sum of costs, field by field."""
-    return Cost(*map(sum, zip(Cost(), *costs, strict=True)))
+    return Cost(*map(sum, zip(_NOTHING, *[cost for cost in costs if cost is not _NOTHING], strict=True)))
 
 
 def op_cost(op: Op, inputs: tuple[Shape, ...], output: Shape) -> Cost:
@@ -74,7 +77,7 @@ def op_cost(op: Op, inputs: tuple[Shape, ...], output: Shape) -> Cost:
         case WeightedSum():
             return Cost(params=len(inputs), trainable_params=len(inputs), folded_params=len(inputs))
         case _:
-            return Cost()
+            return _NOTHING
 
 
 def _dense_cost(weights: int, biases: int, source: Shape, output: Shape) -> Cost:
@@ -99,15 +102,33 @@ def _dense_cost(weights: int, biases: int, source: Shape, output: Shape) -> Cost
 @cache
 def block_cost(block: Block) -> Cost:
     """Cost of a block, computed once per block object."""
-    return total(
-        op_cost(node.op, tuple(block.value_shape(value) for value in node.inputs), node.shape) for node in block.nodes
-    )
+    return total(node_costs(block))
+
+
+def node_costs(block: Block) -> Iterator[Cost]:
+    """Cost of every operator of a block, in order."""
+    for node in block.nodes:
+        cost = op_cost(node.op, tuple([block.value_shape(value) for value in node.inputs]), node.shape)
+        if isinstance(node.op, BatchNorm) and not _folds(block, node.inputs[0]):
+            cost = cost._replace(folded_params=cost.trainable_params)
+        yield cost
+
+
+def _folds(block: Block, value: int) -> bool:
+    """Whether a batch normalisation of this value folds into what computes it."""
+    place = value - len(block.input_shapes)
+    return place >= 0 and isinstance(block.nodes[place].op, Conv | Linear)
 
 
 @cache
 def _sharing(block: Block) -> Cost:
     """Cost of a block whose parameters another placement owns."""
-    return block_cost(block)._replace(params=0, trainable_params=0, folded_params=0)
+    return _shared(block_cost(block))
+
+
+def _shared(cost: Cost) -> Cost:
+    """The same without parameters."""
+    return cost._replace(params=0, trainable_params=0, folded_params=0)
 
 
 def placement_cost(placement: Placement) -> Cost:
@@ -122,12 +143,11 @@ def graph_cost(graph: Graph) -> Cost:
 
 def layer_costs(graph: Graph) -> list[tuple[Layer, Cost]]:
     """Cost of every layer, in execution order."""
-    return [(layer, _layer_cost(layer)) for layer in graph.layers()]
-
-
-def _layer_cost(layer: Layer) -> Cost:
-    cost = op_cost(layer.op, layer.input_shapes, layer.shape)
-    return cost if layer.weights == layer.name else cost._replace(params=0, trainable_params=0, folded_params=0)
+    costs = (cost for placement in graph.placements for cost in node_costs(placement.block))
+    return [
+        (layer, cost if layer.weights == layer.name else _shared(cost))
+        for layer, cost in zip(graph.layers(), costs, strict=True)
+    ]
 
 
 def block_costs(graph: Graph) -> dict[str, Cost]:

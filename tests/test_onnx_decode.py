@@ -234,7 +234,7 @@ def test_a_family_with_two_maps_a_scale_needs_one_function(monkeypatch: pytest.M
         assert four == 4
         shift = writer.node("Slice", "shift", [boxes, *[writer.shared(f"index{i}", np.array([i])) for i in (0, 2, 2)]])
         writer.node("Sigmoid", "chances", [classes], "scores")
-        return Decoded(writer.node("Add", "centre", [shift, priors.corner]), priors.half_anchor, count)
+        return Decoded(writer.node("Add", "centre", [shift, priors.origin]), priors.half_anchor, count)
 
     def make(shape: tuple[int, int, int]) -> Graph:
         graph = GraphBuilder(shape)

@@ -5,12 +5,13 @@ family. Boxes are corners `x1, y1, x2, y2` in pixels of the network's input, not
 letterbox clips, as the released YOLO-ReT code does. Their order is that of the scales, within a scale row by row,
 cell by cell, anchor by anchor.
 
-Every operator is one of TensorRT 8.2. In FP16 a coordinate above 512 pixels is exact to half a pixel only, and a box
-becomes infinite where exp overflows, from a raw width of 11 on.
+Every operator is one of TensorRT 8.2. In FP16 a coordinate above 512 pixels is exact to half a pixel only, above 1024
+to a whole one, and a box of `yolov3` becomes infinite where exp overflows, from a raw width of 11 on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -21,7 +22,7 @@ from onnx import TensorProto, helper
 from scaler.errors import UnsupportedError, UsageError, unknown_name
 from scaler.export.onnx_nodes import NodeWriter, Value
 from scaler.export.weights import Array
-from scaler.graph.boxes import BoxCodingKind, Scale
+from scaler.graph.boxes import BoxCoding, BoxCodingKind, Scale
 from scaler.graph.graph import Graph
 from scaler.graph.ops import Shape
 
@@ -32,6 +33,8 @@ PLUGIN_DOMAIN = "TRT"
 operator only from a domain of its own. Detectors in the wild carry this one."""
 MAX_DETECTIONS = 4096
 """The most boxes that EfficientNMS_TRT looks at."""
+LARGEST_GROWTH = math.log(1000 / 16)
+"""Of a box of RetinaNet, as a logarithm: Detectron's clamp."""
 BOXES, SCORES = "boxes", "scores"
 
 
@@ -76,10 +79,10 @@ class Decode:
 class Priors(NamedTuple):
     """Names of the constants that a coding may use, `[1, boxes, ...]`, in input pixels."""
 
-    corner: str
-    """Top left corner of the box's cell, `x, y`."""
-    stride: str
-    """Side of the cell."""
+    origin: str
+    """Centre of the box, `x, y`, where what the network says of it is 0."""
+    reach: str
+    """How far the centre moves as that goes to 1: one number, or one for `x` and one for `y`."""
     half_anchor: str
     """Half of width and height of the anchor box."""
 
@@ -103,24 +106,69 @@ def _yolov3(writer: NodeWriter, predictions: Predictions, priors: Priors) -> Dec
     """Redmon and Farhadi, "YOLOv3" (2018), section 2.1, and `yolo_head` of the released YOLO-ReT code.
 
     Fields: x, y, width, height, objectness, classes. Centre `(sigmoid(xy) + cell) stride`, size `exp(wh) anchor`,
-    score `sigmoid(objectness) sigmoid(class)`.
+    score `sigmoid(objectness) sigmoid(class)`. YOLOv4-tiny stretches the sigmoid by `scale_x_y` (darknet).
     """
     ((value, fields),) = predictions
     in_cell = writer.node("Sigmoid", "decode/in_cell", [_columns(writer, "xy", value, 0, 2)])
-    shift = writer.node("Mul", "decode/shift", [in_cell, priors.stride])
     growth = writer.node("Exp", "decode/growth", [_columns(writer, "wh", value, 2, 4)])
     chances = writer.node("Sigmoid", "decode/chances", [_columns(writer, "logits", value, 4, fields)])
-    objectness = _columns(writer, "objectness", chances, 0, 1)
-    classes = _columns(writer, "classes", chances, 1, fields - 4)
+    classes = _scored(writer, chances, 0, fields - 4)
+    return Decoded(_moved(writer, in_cell, priors), _grown(writer, growth, priors), classes)
+
+
+def _yolov4(writer: NodeWriter, predictions: Predictions, priors: Priors) -> Decoded:
+    """Wang et al., "Scaled-YOLOv4" (CVPR 2021), released code; darknet's `new_coords` with `scale_x_y = 2`.
+
+    Fields as in YOLOv3, p their sigmoids. Centre `(2 p_xy - 0.5 + cell) stride`, size `(2 p_wh)^2 anchor`, score
+    `p_objectness p_class`.
+    """
+    ((value, fields),) = predictions
+    chances = writer.node("Sigmoid", "decode/chances", [value])
+    in_cell = _columns(writer, "in_cell", chances, 0, 2)
+    two = writer.shared("decode/two", np.array(2, np.float32))
+    doubled = writer.node("Mul", "decode/doubled", [_columns(writer, "wh", chances, 2, 4), two])
+    growth = writer.node("Mul", "decode/growth", [doubled, doubled])
+    classes = _scored(writer, chances, 4, fields)
+    return Decoded(_moved(writer, in_cell, priors), _grown(writer, growth, priors), classes)
+
+
+def _retinanet(writer: NodeWriter, predictions: Predictions, priors: Priors) -> Decoded:
+    """Lin et al., "Focal Loss" (ICCV 2017), section 4, with Faster R-CNN's deltas as Detectron applies them.
+
+    Class map: a logit a class. Box map: dx, dy, dw, dh. Centre `dxy anchor + middle of the cell`, size
+    `exp(min(dwh, log(1000 / 16))) anchor`, score `sigmoid(class)`; Detectron's surplus pixel (`+ 1`) is left out.
+    """
+    (logits, classes), (deltas, _) = predictions
+    writer.node("Sigmoid", "decode/chances", [logits], SCORES)
+    shift = _columns(writer, "dxy", deltas, 0, 2)
+    most = writer.shared("decode/most", np.array(LARGEST_GROWTH, np.float32))
+    clamped = writer.node("Min", "decode/clamped", [_columns(writer, "dwh", deltas, 2, 4), most])
+    growth = writer.node("Exp", "decode/growth", [clamped])
+    return Decoded(_moved(writer, shift, priors), _grown(writer, growth, priors), classes)
+
+
+CODINGS: Mapping[BoxCodingKind, Callable[[NodeWriter, Predictions, Priors], Decoded]] = {
+    "yolov3": _yolov3,
+    "yolov4": _yolov4,
+    "retinanet": _retinanet,
+}
+
+
+def _moved(writer: NodeWriter, shift: str, priors: Priors) -> str:
+    shift = writer.node("Mul", "decode/shift", [shift, priors.reach])
+    return writer.node("Add", "decode/centre", [shift, priors.origin])
+
+
+def _grown(writer: NodeWriter, growth: str, priors: Priors) -> str:
+    return writer.node("Mul", "decode/half_size", [growth, priors.half_anchor])
+
+
+def _scored(writer: NodeWriter, chances: str, start: int, stop: int) -> int:
+    """Write the scores from columns of objectness and classes; returns the number of classes."""
+    objectness = _columns(writer, "objectness", chances, start, start + 1)
+    classes = _columns(writer, "classes", chances, start + 1, stop)
     writer.node("Mul", "decode/scores", [classes, objectness], SCORES)
-    return Decoded(
-        centre=writer.node("Add", "decode/centre", [shift, priors.corner]),
-        half_size=writer.node("Mul", "decode/half_size", [growth, priors.half_anchor]),
-        classes=fields - 5,
-    )
-
-
-CODINGS: Mapping[BoxCodingKind, Callable[[NodeWriter, Predictions, Priors], Decoded]] = {"yolov3": _yolov3}
+    return stop - start - 1
 
 
 def add_decoding(writer: NodeWriter, graph: Graph, decode: Decode, batch: int) -> dict[str, Value]:
@@ -131,17 +179,18 @@ def add_decoding(writer: NodeWriter, graph: Graph, decode: Decode, batch: int) -
     """
     if graph.coding is None:
         raise UnsupportedError(f"{graph.name}: it is no detector, there are no boxes to decode; write it without")
-    scales = graph.coding.scales
+    coding = graph.coding
+    scales = coding.scales
     maps = {label: graph.placements[place].block.shape for label, place in graph.outputs}
     predictions = [
         _joined(writer, [(scale.outputs[position], scale) for scale in scales], maps, batch)
         for position in range(len(scales[0].outputs))
     ]
-    priors = [_scale_priors(scale, maps[scale.outputs[0]]) for scale in scales]
-    decoded = CODINGS[graph.coding.kind](writer, predictions, _stored(writer, priors))
+    priors = [_scale_priors(coding, scale, maps[scale.outputs[0]]) for scale in scales]
+    decoded = CODINGS[coding.kind](writer, predictions, _stored(writer, priors))
     ends = [writer.node(kind, f"decode/{kind.lower()}", [decoded.centre, decoded.half_size]) for kind in ("Sub", "Add")]
     writer.node("Concat", "decode/boxes", ends, BOXES, axis=2)
-    count = sum(len(corner) for corner, _, _ in priors)
+    count = sum(len(origin) for origin, _, _ in priors)
     raw = {BOXES: Value((batch, count, 4)), SCORES: Value((batch, count, decoded.classes))}
     match decode.nms:
         case "none":
@@ -168,13 +217,18 @@ def _joined(
     return writer.node("Concat", f"decode/{'_'.join(label for label, _ in parts)}", rows, axis=1), fields
 
 
-def _scale_priors(scale: Scale, shape: Shape) -> tuple[Array, Array, Array]:
-    """Corner `[boxes, 2]`, stride `[boxes, 1]` and half anchor `[boxes, 2]` of a scale with maps of this shape."""
+def _scale_priors(coding: BoxCoding, scale: Scale, shape: Shape) -> tuple[Array, Array, Array]:
+    """Origin `[boxes, 2]`, reach `[boxes, 1 or 2]` and half anchor `[boxes, 2]` of a scale with maps of this shape."""
     _, height, width = shape
-    y, x = np.mgrid[:height, :width].astype(np.float32) * np.float32(scale.stride)
+    stride = np.float32(scale.stride)
+    y, x = np.mgrid[:height, :width].astype(np.float32) * stride
     corner = np.stack([x, y], axis=-1).reshape(-1, 2).repeat(len(scale.anchors), axis=0)
-    half_anchor = np.tile(np.array(scale.anchors, np.float32) * np.float32(0.5), (height * width, 1))
-    return corner, np.full((len(corner), 1), scale.stride, np.float32), half_anchor
+    anchor = np.tile(np.array(scale.anchors, np.float32), (height * width, 1))
+    half_anchor = anchor * np.float32(0.5)
+    if coding.kind == "retinanet":
+        return corner + stride / 2, anchor, half_anchor
+    stretch = np.float32(coding.xy_scale)
+    return corner - (stretch - 1) / 2 * stride, np.full((len(corner), 1), stretch * stride), half_anchor
 
 
 def _stored(writer: NodeWriter, priors: Sequence[tuple[Array, Array, Array]]) -> Priors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-BoxCodingKind: TypeAlias = Literal["yolov3"]
+BoxCodingKind: TypeAlias = Literal["yolov3", "yolov4", "retinanet"]
 """Formula from a cell's numbers to boxes and scores; `scaler.export.decode` holds them."""
 
 
@@ -26,3 +26,6 @@ class BoxCoding:
 
     kind: BoxCodingKind
     scales: tuple[Scale, ...]
+    xy_scale: float = 1.0
+    """How far the sigmoid of a centre is stretched around the middle of its cell, so that it reaches the edges: 1.05 in
+    YOLOv4-tiny, 2 in YOLOv4-CSP; `retinanet` has no sigmoid there."""

@@ -21,11 +21,9 @@ A block is a fusion boundary: its last kernel never merges with the next block's
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, repeat
 
 from scaler.graph.graph import Block, Graph, Node
 from scaler.graph.ops import (
@@ -95,7 +93,10 @@ class _Fuser:
         self._block = block
         self._rules = rules
         self._offset = len(block.input_shapes)
-        self._readers = Counter(value for node in block.nodes for value in node.inputs)
+        self._readers: dict[int, list[int]] = {}
+        for index, node in enumerate(block.nodes):
+            for value in node.inputs:
+                self._readers.setdefault(value, []).append(index)
         self._taken: set[int] = set()
         self._group: list[int] = []
 
@@ -104,7 +105,8 @@ class _Fuser:
             if index not in self._taken:
                 self._group = [index]
                 kernels = self._kernels_of(index, node)
-                yield from zip(kernels, chain([tuple(self._group)], repeat(())), strict=False)
+                for position, kernel in enumerate(kernels):
+                    yield kernel, () if position else tuple(self._group)
 
     def _kernels_of(self, index: int, node: Node) -> list[Kernel]:
         shapes = [self._block.value_shape(value) for value in node.inputs]
@@ -133,10 +135,8 @@ class _Fuser:
 
     def _only_reader(self, index: int) -> tuple[int, Node] | None:
         """The node that alone reads the value of node `index`, if it follows in this block."""
-        value = index + self._offset
-        if self._readers[value] != 1:
-            return None
-        return next((i, n) for i, n in enumerate(self._block.nodes) if value in n.inputs)
+        readers = self._readers.get(index + self._offset, ())
+        return (readers[0], self._block.nodes[readers[0]]) if len(readers) == 1 else None
 
     def _dense(self, index: int, node: Node, source: Shape) -> Kernel:
         """A convolution or fully connected layer with whatever TensorRT fuses behind it."""

@@ -1,17 +1,23 @@
-"""ResNet 18 to 152 as image classifiers: they calibrate the device models, since many measured them.
+"""ResNet 18 to 152: the backbones of RetinaNet, and classifiers that many measured.
 
-Source: He et al., "Deep Residual Learning" (CVPR 2016), Table 1; the stride sits in the 3x3 convolution of a
-bottleneck ("v1.5"), as in torchvision and in the published TensorRT measurements.
+Source: He et al., "Deep Residual Learning" (CVPR 2016), Table 1. A strided bottleneck has its stride in the first 1x1
+convolution in the paper and in the weights that Detectron starts from (MSRA's R-50.pkl), in the 3x3 convolution
+("v1.5") in torchvision and in the published TensorRT measurements.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal, TypeAlias, get_args
 
 from scaler.errors import UsageError, unknown_name
 from scaler.graph.graph import Block, BlockBuilder, Graph, GraphBuilder
 from scaler.graph.ops import Activation, Add, BatchNorm, MaxPool, Shape, pad_for
+from scaler.models.backbones.trunk import Trunk
 from scaler.models.blocks import classifier_block, conv_bn
+
+StrideIn: TypeAlias = Literal["1x1", "3x3"]
+"""The convolution of a bottleneck that halves the map."""
 
 DEPTHS = {
     "18": (False, (2, 2, 2, 2)),
@@ -36,14 +42,15 @@ def stem_block(shape: Shape) -> Block:
 
 
 @cache
-def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool) -> Block:
+def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool, stride_in: StrideIn = "3x3") -> Block:
     """Basic block of two 3x3 convolutions, or bottleneck 1x1, 3x3, 1x1 with four times the width."""
     block = BlockBuilder("bottleneck" if bottleneck else "residual", shape)
     out_channels = 4 * width if bottleneck else width
-    plan = ((1, width, 1), (3, width, stride), (1, out_channels, 1))
+    first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
+    narrow = ((1, width, first), (3, width, second), (1, out_channels, 1))
+    plan = narrow if bottleneck else ((3, width, stride), (3, width, 1))
     value, shortcut = 0, 0
-    for index, (kernel, channels, step) in enumerate(plan if bottleneck else ((3, width, stride), (3, width, 1))):
-        last = index == (2 if bottleneck else 1)
+    for index, (kernel, channels, step) in enumerate(plan):
         value = conv_bn(
             block,
             f"conv{index}",
@@ -51,7 +58,7 @@ def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool) -> B
             channels,
             kernel=kernel,
             stride=step,
-            activation=None if last else "relu",
+            activation=None if index == len(plan) - 1 else "relu",
             norm=NORM,
             padding="symmetric",
         )
@@ -62,23 +69,42 @@ def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool) -> B
     return block.build()
 
 
+@cache
+def trunk(depth: str, resolution: int | tuple[int, int], stride_in: StrideIn = "3x3") -> Trunk:
+    """The convolutional part: stem and four stages, of stride 4 to 32.
+
+    Args:
+        depth: `18`, `34`, `50`, `101` or `152`.
+        resolution: Side of the square input in pixels, or height and width.
+        stride_in: Of the bottlenecks; the basic blocks of 18 and 34 have no such choice.
+    """
+    if depth not in DEPTHS:
+        raise UsageError(unknown_name("ResNet depth", depth, DEPTHS))
+    if stride_in not in get_args(StrideIn):
+        raise UsageError(unknown_name("place of the stride", stride_in, get_args(StrideIn)))
+    bottleneck, repeats = DEPTHS[depth]
+    height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    graph = GraphBuilder((3, height, width))
+    x = graph.add("backbone.stem", stem_block(graph.input.shape), graph.input)
+    for stage, count in enumerate(repeats):
+        for index in range(count):
+            stride = 2 if stage and index == 0 else 1
+            block = residual_block(x.shape, 64 * 2**stage, stride, bottleneck, stride_in)
+            x = graph.add(f"backbone.stage{stage + 1}.block{index}", block, x)
+    built = graph.build("", [("features", x)])
+    return Trunk(f"ResNet-{depth}", built.input_shape, built.placements)
+
+
 def classifier(depth: str, resolution: int = 224, classes: int = 1000) -> Graph:
-    """The image classifier.
+    """The image classifier, with the stride in the 3x3 convolution.
 
     Args:
         depth: `18`, `34`, `50`, `101` or `152`.
         resolution: Side of the square input in pixels.
         classes: Number of outputs.
     """
-    if depth not in DEPTHS:
-        raise UsageError(unknown_name("ResNet depth", depth, DEPTHS))
-    bottleneck, repeats = DEPTHS[depth]
-    graph = GraphBuilder((3, resolution, resolution))
-    x = graph.add("backbone.stem", stem_block(graph.input.shape), graph.input)
-    for stage, count in enumerate(repeats):
-        for index in range(count):
-            stride = 2 if stage and index == 0 else 1
-            block = residual_block(x.shape, 64 * 2**stage, stride, bottleneck)
-            x = graph.add(f"backbone.stage{stage + 1}.block{index}", block, x)
-    logits = graph.add("classifier", classifier_block(x.shape, classes), x)
+    body = trunk(depth, resolution)
+    graph = GraphBuilder(body.input_shape, body.placements)
+    _, taps = body.truncated(0)
+    logits = graph.add("classifier", classifier_block(taps[32].shape, classes), taps[32])
     return graph.build(f"resnet-{depth}-{resolution}", [("logits", logits)])

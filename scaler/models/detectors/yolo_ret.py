@@ -2,7 +2,7 @@
 
 Source: Ganesh, Chen, Jain, Qian, Chen, Ben-Yehuda, "YOLO-ReT: Towards High Accuracy Real-time Object Detection on Edge
 GPUs" (WACV 2022) and its released code. Parameters and MACs agree with that code for every published
-configuration (tests/test_yolo_ret_counts.py).
+configuration (tests/test_yolo_ret_counts.py). With a VoVNet as backbone it is ours: nobody published one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import get_args
 
-from scaler.errors import UnsupportedError, UsageError, unknown_name
+from scaler.errors import UnsupportedError, UsageError, listed, unknown_name
 from scaler.graph.graph import Graph, GraphBuilder
-from scaler.models.backbones import efficientnet, mobilenetv2
+from scaler.models.backbones import efficientnet, mobilenetv2, vovnet
 from scaler.models.backbones.trunk import Trunk
 from scaler.models.blocks import round_channels
 from scaler.models.detectors.checks import require, require_whole
@@ -22,6 +22,10 @@ from scaler.models.necks.light import LEVEL_WIDTHS, NeckKind, add_neck
 from scaler.models.necks.rfcr import add_rfcr
 
 BACKBONES = ("mobilenetv2", "efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3")
+"""The paper's."""
+VOVNETS = tuple(vovnet.MODELS)
+"""Ours to combine with its necks: docs/adr/012-families-in-one-graph.md."""
+KNOWN_BACKBONES = BACKBONES + VOVNETS
 WIDTHS = (0.35, 1.4)
 RESOLUTIONS = (160, 640)
 RFCR_KERNELS = (0, 3, 5, 7)
@@ -41,7 +45,7 @@ class YoloRetConfig:
     """
 
     backbone: str
-    """One of `BACKBONES`."""
+    """One of `KNOWN_BACKBONES`."""
     width: float = 1.0
     """Width multiplier of MobileNetV2, 0.35 to 1.4; 1.0 for the others."""
     drop: int = 0
@@ -55,12 +59,16 @@ class YoloRetConfig:
     """Whether RFCR also collects the map of stride 4."""
     resolution: int = 320
     """Side of the square input in pixels, a multiple of 32 from 160 to 640."""
+    ese: vovnet.EseKind = "all"
+    """Which modules of a VoVNetV2 have eSE; `all` for the others, and where each stage has one module."""
+    stem: vovnet.StemKind = "stride4"
+    """How the stem of a VoVNet comes to stride 4; `stride4` for the others."""
     classes: int = 20
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.backbone not in BACKBONES:
-            raise UsageError(unknown_name("backbone", self.backbone, BACKBONES))
+        if self.backbone not in KNOWN_BACKBONES:
+            raise UsageError(unknown_name("backbone", self.backbone, KNOWN_BACKBONES))
         if self.neck not in NECKS:
             raise UsageError(unknown_name("neck", self.neck, NECKS))
         require_whole(self, "drop", "repeats", "rfcr", "resolution", "classes")
@@ -75,6 +83,8 @@ class YoloRetConfig:
         require("resolution", self.resolution, self.resolution % 32 == 0 and low <= self.resolution <= high,
                  f"a multiple of 32 from {low} to {high}")  # fmt: skip
         require("classes", self.classes, self.classes >= 1, "1 or more")
+        if (self.ese, self.stem) != ("all", "stride4"):
+            self._check_vovnet()
         allowed = max_drop(self.backbone)
         if not 0 <= self.drop <= allowed:
             raise UnsupportedError(
@@ -82,17 +92,38 @@ class YoloRetConfig:
                 "remain for the coarsest scale"
             )
 
+    def _check_vovnet(self) -> None:
+        """Refuse an `ese` or `stem` that is unknown or that the backbone does not have."""
+        for kind, value, known in (("ese", self.ese, vovnet.ESE_KINDS), ("stem", self.stem, vovnet.STEM_KINDS)):
+            if value not in known:
+                raise UsageError(unknown_name(kind, value, known))
+        variant = vovnet.MODELS.get(self.backbone)
+        if self.ese != "all" and not (variant and variant.ese_matters):
+            having = [name for name, other in vovnet.MODELS.items() if other.ese_matters]
+            raise UnsupportedError(f"ese = {self.ese}: {self.backbone} allows all; {listed(having)} allow last too")
+        if self.stem != "stride4" and not variant:
+            raise UnsupportedError(f"stem = {self.stem}: {self.backbone} allows stride4; only a VoVNet has other stems")
+
     @property
     def name(self) -> str:
         """Short readable name, for instance `mobilenetv2-0.75-d2-rfcr5s-panet-320`."""
         width = f"-{self.width:g}" if self.backbone == "mobilenetv2" else ""
+        backbone = vovnet.label(self.backbone, self.ese, self.stem)
         rfcr = f"-rfcr{self.rfcr}{'s' if self.shortcut else ''}" if self.rfcr else ""
         neck = self.neck if self.repeats == 1 else f"{self.neck}x{self.repeats}"
-        return f"{self.backbone}{width}-d{self.drop}{rfcr}-{neck}-{self.resolution}"
+        return f"{backbone}{width}-d{self.drop}{rfcr}-{neck}-{self.resolution}"
 
 
-def trunk(backbone: str, width: float, resolution: int) -> Trunk:
+def trunk(
+    backbone: str,
+    width: float,
+    resolution: int,
+    ese: vovnet.EseKind = "all",
+    stem: vovnet.StemKind = "stride4",
+) -> Trunk:
     """The complete backbone of a configuration."""
+    if backbone in vovnet.MODELS:
+        return vovnet.trunk(backbone, resolution, ese, stem)
     if backbone == "mobilenetv2":
         return mobilenetv2.trunk(width, resolution)
     return efficientnet.trunk(backbone.removeprefix("efficientnet-"), resolution)
@@ -105,14 +136,18 @@ def max_drop(backbone: str) -> int:
 
 
 def published_drop(backbone: str) -> int:
-    """The paper's cut: the last two entries of MobileNetV2, head and stage 7 of EfficientNet."""
+    """The paper's cut: the last two entries of MobileNetV2, head and stage 7 of EfficientNet; nothing of a VoVNet."""
+    if backbone in vovnet.MODELS:
+        return 0
     if backbone == "mobilenetv2":
         return mobilenetv2.PUBLISHED_DROP
     return efficientnet.PUBLISHED_DROP[backbone.removeprefix("efficientnet-")]
 
 
 def bifpn_width(backbone: str, width: float) -> int:
-    """Channels inside BiFPN: EfficientDet's for its backbones, 64 per unit of width for MobileNetV2."""
+    """Channels inside BiFPN: as in EfficientDet, 64 per unit of MobileNetV2's width, as in the pyramids on VoVNets."""
+    if backbone in vovnet.MODELS:
+        return vovnet.MODELS[backbone].pyramid_width
     if backbone == "mobilenetv2":
         return round_channels(64 * width)
     return EFFICIENTDET_WIDTHS[backbone.removeprefix("efficientnet-")]
@@ -120,7 +155,7 @@ def bifpn_width(backbone: str, width: float) -> int:
 
 def build(config: YoloRetConfig) -> Graph:
     """Lower a configuration into its graph."""
-    body = trunk(config.backbone, config.width, config.resolution)
+    body = trunk(config.backbone, config.width, config.resolution, config.ese, config.stem)
     kept, taps = body.truncated(config.drop)
     graph = GraphBuilder(body.input_shape, kept)
     levels = {stride: taps[stride] for stride in LEVEL_WIDTHS}

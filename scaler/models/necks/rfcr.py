@@ -54,9 +54,15 @@ def redistribute_block(feature: Shape, mixed: Shape) -> Block:
 
 
 def add_rfcr(
-    graph: GraphBuilder, taps: Mapping[int, Tensor], strides: tuple[int, ...], *, kernel: int, shortcut: bool
+    graph: GraphBuilder,
+    taps: Mapping[int, Tensor],
+    strides: tuple[int, ...],
+    *,
+    kernel: int,
+    shortcut: bool,
+    targets: tuple[int, ...] = (),
 ) -> dict[int, Tensor]:
-    """Collect the maps of `strides` (and of stride 4 with `shortcut`) and redistribute to `strides`."""
+    """Collect the maps of `strides` (and of stride 4 with `shortcut`) and redistribute to `targets`, else `strides`."""
     sources = [taps[stride] for stride in sorted(strides, reverse=True)]
     if shortcut:
         sources.append(taps[4])
@@ -67,5 +73,5 @@ def add_rfcr(
         stride: graph.add(
             f"rfcr.stride{stride}", redistribute_block(taps[stride].shape, mixed.shape), taps[stride], mixed
         )
-        for stride in strides
+        for stride in targets or strides
     }
