@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scaler.accuracy import load
 from scaler.latency.estimator import load_estimator
 from scaler.search.evaluation import Evaluated, Evaluator
 from scaler.search.front import hypervolume, pareto_front, reference_point
+from scaler.search.predictors import load_predictor
 from scaler.search.study import DEFAULT_TRIALS, StudyPlan, run_study
 from scaler.space_file import read_space
 
@@ -39,14 +39,14 @@ def main(seeds: int = 20, sampler: str = "auto", trials: int | None = None) -> b
 
 def run_case(device: str, fps: float | None, sampler: str, trials: int, seeds: int) -> float:
     space = read_space("yolo-ret")
-    evaluator = Evaluator(space, "voc", load("voc"), target_fps=fps)
+    evaluator = Evaluator(space, load_predictor(space), target_fps=fps)
     estimator = load_estimator(device)
     ap, frame_ms = feasible(evaluator.score_many(list(space.candidates()), estimator))
     reference = reference_point(ap, frame_ms)
     exact = hypervolume(ap, frame_ms, reference)
     shares, seconds = [], []
     for seed in range(seeds):
-        fresh = Evaluator(space, "voc", evaluator.accuracy, target_fps=fps)  # nothing is cached
+        fresh = Evaluator(space, evaluator.accuracy, target_fps=fps)  # nothing is cached
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             plan = StudyPlan(sampler=sampler, trials=trials, seed=seed)

@@ -18,6 +18,8 @@ SEARCH_LIMIT_S = 6.0
 SEARCH_LIMIT_MIB = 400.0
 PLAN_LIMIT_S = 10.0
 FRONT_LIMIT_S = 20.0
+GRAPHS = (("csp", 640, 1.0, 5.0), ("p7", 1536, 1.25, 15.0))
+"""Variant, resolution, width and the most milliseconds that one may take."""
 
 
 def command_seconds(arguments: list[str], runs: int) -> float:
@@ -31,22 +33,39 @@ def command_seconds(arguments: list[str], runs: int) -> float:
     return statistics.median(times)
 
 
-def front_seconds() -> tuple[float, int]:
-    """Time to score every candidate of the shipped space, and their number."""
-    from scaler.accuracy import load
+def front_seconds(name: str, device: str) -> tuple[float, int]:
+    """Time to score every candidate of a shipped space, and their number."""
     from scaler.latency.estimator import load_estimator
     from scaler.search.evaluation import Evaluator, Limits
     from scaler.search.front import pareto_front
+    from scaler.search.predictors import load_predictor
     from scaler.space_file import read_space
 
     begin = time.perf_counter()
-    space = read_space("yolo-ret")
+    space = read_space(name)
     limits = Limits(params=1e12)  # met by all, but it makes every candidate be counted
-    evaluator, estimator = Evaluator(space, "voc", load("voc"), limits=limits), load_estimator("nano")
+    evaluator, estimator = Evaluator(space, load_predictor(space), limits=limits), load_estimator(device)
     candidates = list(space.candidates())
     scored = evaluator.score_many(candidates, estimator)
     pareto_front([s.ap for s in scored], [s.frame_ms for s in scored])
     return time.perf_counter() - begin, len(candidates)
+
+
+def graph_ms(variant: str, resolution: int, width: float) -> float:
+    """Time to build a network, count its cost and predict its latency; no block of it was seen before."""
+    from scaler.cost import graph_cost
+    from scaler.latency.estimator import load_estimator
+    from scaler.models.detectors.scaled_yolov4 import ScaledYoloV4Config, build
+
+    estimator, times = load_estimator("agx-orin"), []
+    for smaller in range(4):  # another size has other blocks
+        config = ScaledYoloV4Config(variant=variant, resolution=resolution - 128 * smaller, width=width)
+        begin = time.perf_counter()
+        graph = build(config)
+        graph_cost(graph)
+        estimator.estimate(graph)
+        times.append(time.perf_counter() - begin)
+    return 1e3 * statistics.median(times)
 
 
 def report(name: str, figure: float, limit: float, unit: str) -> None:
@@ -66,9 +85,13 @@ def main(runs: int) -> None:
     report("  the larger's memory", peak, SEARCH_LIMIT_MIB, "MiB")
     planned = command_seconds(["profile", "plan", "--device", "nano"], runs)
     report("scaler profile plan --device nano", planned, PLAN_LIMIT_S, "s")
-    seconds, count = front_seconds()
-    report(f"exact front of {count:,} candidates", seconds, FRONT_LIMIT_S, "s")
-    print(f"  {count / seconds:,.0f} candidates per second")
+    for space, device in (("yolo-ret", "nano"), ("scaled-yolov4", "agx-orin")):
+        seconds, count = front_seconds(space, device)
+        report(f"exact front of {space}, {count:,} candidates", seconds, FRONT_LIMIT_S, "s")
+        print(f"  {count / seconds:,.0f} candidates per second")
+    for variant, resolution, width, limit in GRAPHS:
+        milliseconds = graph_ms(variant, resolution, width)
+        report(f"yolov4-{variant}@{resolution}, counted and timed", milliseconds, limit, "ms")
 
 
 if __name__ == "__main__":

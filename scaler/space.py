@@ -3,6 +3,9 @@
 A candidate is a dictionary of the parameters that apply to it, in the space's order; its length varies, since
 a parameter may exist only under a condition (the width only for MobileNetV2) or have other values under
 another one (how many blocks can be dropped). What does not apply takes the family's default.
+
+A space may join others: then the first parameter, `space`, names the member that a candidate is of, and every other
+parameter is a member's own, under the condition that it is this member's turn.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from itertools import islice
@@ -18,15 +21,20 @@ from itertools import islice
 import numpy as np
 
 from scaler.errors import UsageError, listed, unknown_name
-from scaler.models.detectors.families import FAMILIES
-from scaler.models.detectors.yolo_ret import YoloRetConfig
+from scaler.models.detectors.families import FAMILIES, Config, family_of, parameters_of
 
-__all__ = ["Alternative", "Key", "Parameter", "Params", "Space", "Value", "defaults", "key", "same", "states"]
+__all__ = [
+    "MEMBER", "Alternative", "Key", "Parameter", "Params", "Space", "Value", "defaults", "joined", "key", "same",
+    "states",
+]  # fmt: skip
 
 Value = str | int | float | bool
 Params = dict[str, Value]
 Key = tuple[tuple[str, Value], ...]
 """A candidate as something that can be looked up."""
+
+MEMBER = "space"
+"""The parameter that names the member of a joined space."""
 
 _MOST_FILLED = 64  # neighbours from one changed value, where it brings parameters that did not apply before
 
@@ -99,19 +107,39 @@ class Space:
 
     Attributes:
         name: What the user calls it.
-        family: Detector family, a key of `FAMILIES`.
+        families: Detector families, keys of `FAMILIES`: one, or those of the members of a joined space.
         description: For people.
         parameters: In the file's order, fixed ones first; conditions look back only.
         limits: Upper limits on what a candidate may cost, by name; see `scaler.space_file.LIMITS`.
         size: Number of candidates.
+        members: The spaces that a joined one consists of; empty otherwise.
     """
 
     name: str
-    family: str
+    families: tuple[str, ...]
     description: str
     parameters: tuple[Parameter, ...]
     limits: Mapping[str, float]
     size: int
+    members: tuple[Space, ...] = ()
+
+    def family_of(self, params: Mapping[str, Value]) -> str:
+        """The family of a candidate.
+
+        Raises:
+            UsageError: A candidate of a joined space that does not say of which member.
+        """
+        return self._member(params).families[0]
+
+    def _member(self, params: Mapping[str, Value]) -> Space:
+        """The space whose parameters these are."""
+        if not self.members:
+            return self
+        for member in self.members:
+            if member.name == params.get(MEMBER):
+                return member
+        names = [member.name for member in self.members]
+        raise UsageError(_not_in_space(self.name, MEMBER, params.get(MEMBER, ""), names))
 
     @property
     def digest(self) -> str:
@@ -120,7 +148,8 @@ class Space:
             (parameter.name, [(option.values, sorted(option.when.items())) for option in parameter.alternatives])
             for parameter in self.parameters
         ]
-        return blake2b(repr((self.family, shape)).encode(), digest_size=8).hexdigest()
+        family = self.families if self.members else self.families[0]
+        return blake2b(repr((family, shape)).encode(), digest_size=8).hexdigest()
 
     def candidates(self) -> Iterator[Params]:
         """All candidates, in the order of the file; two spaces of one digest give the same order."""
@@ -134,10 +163,15 @@ class Space:
         Raises:
             UsageError: An unknown parameter, or a value that the space does not have.
         """
-        usual = defaults(self.family)
+        if self.members:
+            member = self._member(params)
+            own = {name: value for name, value in params.items() if name != MEMBER}
+            return {MEMBER: member.name, **member.canonical(own)}
+        (family,) = self.families
+        usual = defaults(family)
         for name in params:
             if name not in usual:
-                raise UsageError(unknown_name(f"parameter of {self.family}", name, usual))
+                raise UsageError(unknown_name(f"parameter of {family}", name, usual))
         result: Params = {}
         for parameter in self.parameters:
             if (option := parameter.active(result)) is not None:
@@ -158,17 +192,27 @@ class Space:
             candidate = self.canonical(params)
         except UsageError:
             return False
-        usual = defaults(self.family)
+        usual = defaults(self.family_of(params))
         return all(name in candidate or same(value, usual[name]) for name, value in params.items())
 
-    def configure(self, params: Params, classes: int) -> YoloRetConfig:
+    def find(self, config: Config) -> Params | None:
+        """The candidate that a configuration is, its number of classes apart; None where there is none."""
+        family, params = family_of(config), parameters_of(config)
+        for member in self.members or (self,):
+            if member.families == (family.name,) and member.contains(params):
+                found = member.canonical(params)
+                return {MEMBER: member.name, **found} if self.members else found
+        return None
+
+    def configure(self, params: Mapping[str, Value], classes: int) -> Config:
         """The checked configuration of a candidate.
 
         Raises:
             UsageError: The family refuses a value.
             UnsupportedError: The family refuses a combination.
         """
-        return FAMILIES[self.family].configure(**params, classes=classes)
+        own = {name: value for name, value in params.items() if name != MEMBER}
+        return FAMILIES[self.family_of(params)].configure(**own, classes=classes)
 
     def candidate_id(self, params: Params) -> str:
         """8 hexadecimal digits of a candidate: the same network has the same ones in every space.
@@ -176,19 +220,20 @@ class Space:
         They name the family and what differs from its defaults, so that a family may grow parameters. Two of
         tens of thousands of candidates may share them: use `key` to look candidates up.
         """
-        usual = defaults(self.family)
-        differing = sorted((name, value) for name, value in params.items() if value != usual[name])
-        return blake2b(repr((self.family, differing)).encode(), digest_size=4).hexdigest()
+        family = self.family_of(params)
+        usual = defaults(family)
+        differing = sorted((n, value) for n, value in params.items() if n != MEMBER and value != usual[n])
+        return blake2b(repr((family, differing)).encode(), digest_size=4).hexdigest()
 
     def neighbours(self, params: Params) -> list[Params]:
         """All candidates one step away: one parameter takes an adjacent number or any other text.
 
-        Parameters that still apply keep their value or take the nearest that is left; those that now apply
-        take each of theirs.
+        Members of a joined space are not one step apart. Parameters that still apply keep their value or take the
+        nearest that is left; those that now apply take each of theirs.
         """
         found: dict[Key, Params] = {}
         for parameter in self.parameters:
-            if (option := parameter.active(params)) is not None:
+            if parameter.name != MEMBER and (option := parameter.active(params)) is not None:
                 for value in option.beside(params[parameter.name]):
                     filled = _fill(self.parameters, {**params, parameter.name: value}, {}, _every_value)
                     found.update((key(other), other) for other in islice(filled, _MOST_FILLED))
@@ -205,6 +250,26 @@ class Space:
     def sample(self, rng: np.random.Generator) -> Params:
         """Draw a candidate: each parameter that applies uniformly, in the space's order."""
         return self.repaired({}, rng)
+
+
+def joined(name: str, description: str, members: Sequence[Space], limits: Mapping[str, float]) -> Space:
+    """One space of several; of limits it has its own only."""
+    of_member = Alternative(values=tuple(member.name for member in members), when={}, step=None, named={})
+    parameters = [Parameter(name=MEMBER, alternatives=(of_member,))]
+    for member in members:
+        turn: Mapping[str, tuple[Value, ...]] = {MEMBER: (member.name,)}
+        for parameter in member.parameters:
+            options = tuple(replace(option, when={**turn, **option.when}) for option in parameter.alternatives)
+            parameters.append(Parameter(name=parameter.name, alternatives=options))
+    return Space(
+        name=name,
+        families=tuple(dict.fromkeys(family for member in members for family in member.families)),
+        description=description,
+        parameters=tuple(parameters),
+        limits=limits,
+        size=sum(member.size for member in members),
+        members=tuple(members),
+    )
 
 
 def key(params: Params) -> Key:

@@ -31,6 +31,13 @@
 
 A condition looks back: it names parameters that stand further up. The file is checked as a whole when it is
 read: every two values that can meet are tried on the family.
+
+A file that joins other spaces to one has ``members`` in place of a family and parameters::
+
+    schema_version = 1
+    name = "mine"
+    members = ["yolo-ret", "small"]           # names; none of them may join others or have limits
+    description = "Two families in one front"
 """
 
 from __future__ import annotations
@@ -42,10 +49,10 @@ from pathlib import Path
 from typing import get_type_hints
 
 from scaler.catalog import find, names
-from scaler.errors import FileError, UserError, listed, nearest_name
+from scaler.errors import FileError, UsageError, UserError, listed, nearest_name
 from scaler.files import Reader, read_toml
 from scaler.models.detectors.families import FAMILIES
-from scaler.space import Alternative, Parameter, Params, Space, Value, defaults, same, states
+from scaler.space import Alternative, Parameter, Params, Space, Value, defaults, joined, same, states
 from scaler.space_values import choices, named, scalar, span
 
 __all__ = ["LIMITS", "SCHEMA_VERSION", "list_spaces", "read_space"]
@@ -71,6 +78,10 @@ def read_space(name_or_path: str | Path) -> Space:
     """
     reader = read_toml(find("search_spaces", name_or_path), schema_version=SCHEMA_VERSION)
     name, description = reader.string("name"), reader.string("description")
+    if "members" in reader.keys:
+        members, limits = _read_members(reader), _read_limits(reader)
+        reader.finish()
+        return joined(name, description, members, limits)
     family = reader.choice("family", tuple(FAMILIES))
     draft = _Draft(reader, family)
     fixed, table = reader.table("fixed", None), reader.table("parameters")
@@ -83,10 +94,32 @@ def read_space(name_or_path: str | Path) -> Space:
     reader.finish()
     size = draft.checked_size()
     space = Space(
-        name=name, family=family, description=description, parameters=draft.parameters, limits=limits, size=size
+        name=name, families=(family,), description=description, parameters=draft.parameters, limits=limits, size=size
     )
     _try_on_family(space, draft)
     return space
+
+
+def _read_members(reader: Reader) -> list[Space]:
+    """The spaces that a file joins."""
+    members: list[Space] = []
+    for place, name in enumerate(reader.strings("members", at_least=2)):
+        where = f"members[{place}]"
+        if any(name == member.name for member in members):
+            raise reader.error(where, f"{name!r} stands twice", todo="remove one of them")
+        if reader.string("name") == name:
+            raise reader.error(where, "is this space itself", todo="remove it")
+        try:
+            member = read_space(name)
+        except UsageError as error:
+            raise reader.error(where, str(error), todo="correct it") from None
+        if member.members or member.limits or member.name != name:
+            what = (
+                "joins others itself" if member.members else "has limits of its own" if member.limits else "is a path"
+            )
+            raise reader.error(where, f"{name!r} {what}", "expected the name of a simple space", "name another one")
+        members.append(member)
+    return members
 
 
 def _read_limits(reader: Reader) -> dict[str, float]:
@@ -311,4 +344,4 @@ def _blamed(space: Space, draft: _Draft, params: Params, message: str) -> FileEr
         where = f"choices[{raw.index(params[name])}]"
     else:
         where = "range" if "range" in place.keys else name
-    return place.error(where, f"{space.family} refuses a candidate: {message}", todo="correct it")
+    return place.error(where, f"{space.families[0]} refuses a candidate: {message}", todo="correct it")

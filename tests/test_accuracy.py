@@ -17,11 +17,12 @@ from scaler.accuracy.curve import COUNT, NAMES, PRIORS, gradient
 from scaler.accuracy.features import KNOTS, Features, features
 from scaler.accuracy.fitting import fit, fit_coco, observations
 from scaler.accuracy.model import SHIPPED_FILE, read_model
-from scaler.accuracy.validation import ValidationReport, kendall_tau, validate, write_shipped
+from scaler.accuracy.scores import kendall_tau
+from scaler.accuracy.validation import ValidationReport, validate, write_shipped
 from scaler.errors import FileError, UsageError
 from scaler.models.detectors.yolo_ret import BACKBONES, YoloRetConfig, max_drop, published_drop
 
-MODEL = load("voc")
+MODEL = load("yolo-ret", "voc")
 NECKS = [("none", 1), ("fpn", 1), ("panet", 1), ("bifpn", 1), ("bifpn", 2), ("bifpn", 3)]
 WIDTHS = (0.35, 0.42, 0.5, 0.6, 0.75, 0.9, 1.0, 1.2, 1.3, 1.4)
 BODIES = [("mobilenetv2", width) for width in WIDTHS] + [(name, 1.0) for name in BACKBONES[1:]]
@@ -79,7 +80,7 @@ def test_leave_one_backbone_out_bar(report):
 
 def test_each_fold_leaves_a_configuration_or_a_backbone_out_whole(report):
     assert len({row.config for row in report.voc[0].rows}) == 61
-    assert len(report.voc[1].error_by_backbone()) == 8
+    assert len(report.voc[1].errors("group")) == 8
     data = list(observations())
     row = report.voc[1].rows[0]
     kept = [d for d in data if (d.config.backbone, d.config.width) != (row.config.backbone, row.config.width)]
@@ -134,12 +135,12 @@ def test_shipped_fit_is_a_refit_of_the_shipped_rows():
     assert np.sqrt(np.diag(MODEL.fit.covariance)) == pytest.approx(np.sqrt(np.diag(law.covariance)), rel=1e-2)
     sample = list(space(resolutions=(224, 416)))
     assert np.max(np.abs(ap(sample) - law.mean_and_variance(features(sample))[0])) < 1e-3
-    assert asdict(load("coco").coco) == pytest.approx(asdict(fit_coco(observations(), law)), rel=1e-3)
+    assert asdict(load("yolo-ret", "coco").coco) == pytest.approx(asdict(fit_coco(observations(), law)), rel=1e-3)
 
 
 def test_shipped_errors_are_those_recomputed(report):
     for dataset, pair in (("voc", report.voc), ("coco", report.coco)):
-        model = load(dataset)
+        model = load("yolo-ret", dataset)
         assert model.n_rows == pair[0].score.n
         assert asdict(model.leave_one_out) == pytest.approx(asdict(pair[0].score), abs=2e-3)
         assert asdict(model.leave_one_backbone_out) == pytest.approx(asdict(pair[1].score), abs=2e-3)
@@ -168,7 +169,7 @@ def test_parameters_lie_within_their_bounds():
     [
         ('"level": ', '"level": "x" , "lever": ', "parameters.level"),
         ('"ratio": ', '"ratio": -', "coco_link.ratio"),
-        ('"schema_version": 1', '"schema_version": 9', "schema_version"),
+        ('"schema_version": 2', '"schema_version": 9', "schema_version"),
         ('"kendall_tau": 0', '"kendall_tau": 7', "voc.leave_one_out.kendall_tau"),
         ('"n_rows"', '"rows"', "voc.n_rows"),
     ],
@@ -193,7 +194,7 @@ def test_a_short_row_of_the_covariance_is_refused(tmp_path):
 
 def test_an_unknown_dataset_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'coco'"):
-        load("cocoo")
+        load("yolo-ret", "cocoo")
 
 
 # Orders that hold for the whole space
@@ -380,7 +381,7 @@ def test_several_reasons_are_all_told():
 
 def test_one_and_many_agree_for_both_datasets():
     configs = [config for i, config in enumerate(space()) if i % 997 == 0]
-    for model in (MODEL, load("coco")):
+    for model in (MODEL, load("yolo-ret", "coco")):
         many = model.predict_many(configs)
         for i, config in enumerate(configs):
             one = model.predict(config)
@@ -394,7 +395,7 @@ def test_no_configurations_give_no_predictions():
 
 
 def test_coco_follows_voc_and_is_less_sure():
-    coco = load("coco")
+    coco = load("yolo-ret", "coco")
     assert (coco.dataset, coco.metric, coco.recipe) == ("coco", "AP50", "yolo-ret")
     configs = list(space(resolutions=(320,), drops=lambda _: (0,)))
     voc_many, coco_many = MODEL.predict_many(configs), coco.predict_many(configs)
@@ -413,7 +414,7 @@ def test_features_are_named_once():
 
 def test_loading_imports_neither_scipy_nor_torch_nor_pandas():
     code = (
-        "import sys; from scaler.accuracy import load; load('voc'); load('coco');"
+        "import sys; from scaler.accuracy import load; load('yolo-ret', 'voc'); load('yolo-ret', 'coco', 'ap');"
         "sys.exit(any(name in sys.modules for name in ('scipy', 'torch', 'pandas', 'optuna')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -30,9 +30,11 @@ ROOMS = (
     "scaler.space_file",
     "scaler.search",
     "scaler.report",
+    "scaler.scaling",
     "scaler.export",
     "scaler.runtimes",
     "scaler.profiling",
+    "scaler.training",
     "scaler.cli",
     "scaler.__main__",
 )
@@ -113,10 +115,12 @@ def test_only_the_study_knows_optuna_and_only_the_fits_know_scipy():
     assert all(name.startswith("scaler.search.") for name in outside["optuna"])
     assert outside["scipy"] == {
         "scaler.accuracy.fitting",
+        "scaler.accuracy.fitting_laws",
         "scaler.latency.calibration",
         "scaler.latency.kernel_fit",
         "scaler.profiling.baselines",
     }
+    assert all(name.startswith("scaler.training") for name in outside["torch"])
     assert all(name.startswith("scaler.runtimes.") for name in outside["tensorrt"] | outside["onnxruntime"])
 
 
@@ -147,7 +151,7 @@ def test_help_loads_nothing_of_weight():
 
 
 @pytest.mark.parametrize(
-    "command", ["search", "show", "devices", "spaces", "tables", "plot", "doctor", "profile", "verify"]
+    "command", ["search", "show", "devices", "spaces", "tables", "plot", "doctor", "profile", "verify", "scale", "accuracy"]
 )
 def test_the_help_of_a_command_loads_nothing_of_weight(command: str):
     assert loaded("-m", "scaler", command, "--help").isdisjoint(HEAVY | DATA)

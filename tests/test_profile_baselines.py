@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaler.errors import UserError
-from scaler.models.detectors.families import FAMILIES
+from scaler.models.detectors.families import build
 from scaler.profiling import baselines
 from scaler.profiling.baselines import BASELINES, configuration_gp, flops_regression, mac_regression
 from scaler.profiling.plan import draw
@@ -19,7 +19,7 @@ SPACE = read_space("yolo-ret")
 
 def network(params: Params) -> Network:
     config = SPACE.configure(params, 20)
-    return Network(params, config, FAMILIES[SPACE.family].build(config))
+    return Network(params, config, build(config))
 
 
 def drawn(count: int, seed: int) -> list[Network]:

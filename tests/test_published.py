@@ -4,10 +4,9 @@ from collections import Counter
 
 import pytest
 
-from scaler import published
 from scaler.errors import FileError
 from scaler.models.detectors.yolo_ret import YoloRetConfig
-from scaler.published import YOLO_RET_FILE, YoloRetRow, yolo_ret_rows
+from scaler.published import YoloRetRow, yolo_ret, yolo_ret_rows
 
 
 def _rows(table: str) -> list[YoloRetRow]:
@@ -66,7 +65,7 @@ def test_inferred_rows_say_so():
 
 def test_a_damaged_file_is_one_clear_line(tmp_path, monkeypatch):
     damaged = tmp_path / "yoloret.csv"
-    damaged.write_text(YOLO_RET_FILE.read_text().replace("68.75", "68,75x"))
-    monkeypatch.setattr(published, "YOLO_RET_FILE", damaged)
+    damaged.write_text(yolo_ret.YOLO_RET_FILE.read_text().replace("68.75", "68,75x"))
+    monkeypatch.setattr(yolo_ret, "YOLO_RET_FILE", damaged)
     with pytest.raises(FileError, match=r"yoloret\.csv: line"):
         yolo_ret_rows.__wrapped__()

@@ -208,7 +208,7 @@ def test_the_digest_stands_for_the_set_of_candidates(tmp_path: Path, small: Spac
 
 # ruff: noqa: E501
 WRONG = [
-    ('family = "yolo-ret"', 'family = "yolo-rt"', "family: found 'yolo-rt'; expected one of yolo-ret; did you mean"),
+    ('family = "yolo-ret"', 'family = "yolo-rt"', "family: found 'yolo-rt'; expected one of yolo-ret, scaled-yolov4, retinanet; did you mean"),
     ("[parameters.rfcr]", "[parameters.rfrc]", "parameters.rfrc: unknown parameter of yolo-ret; known: backbone.*did you mean 'rfcr'"),
     ("[fixed]\nneck", "[fixed]\nnek", "fixed.nek: unknown parameter of yolo-ret.*did you mean 'neck'"),
     ('"efficientnet-b0"]', '"efficientnet-b9"]', "parameters.backbone.choices.1.: .*unknown backbone 'efficientnet-b9'; did you mean"),

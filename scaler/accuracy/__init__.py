@@ -1,9 +1,28 @@
-"""Accuracy of YOLO-ReT detectors predicted from the published results: VOC and COCO AP50, the paper's recipe.
+"""Accuracy of detectors predicted from published results, family by family, for the recipes that were published.
 
-`load` gives the shipped model and needs numpy only; `scaler.accuracy.validation.validate` recomputes its
-errors and needs scipy.
+`load(family, dataset, metric, recipe)` gives a shipped model and needs numpy only; the modules `validation` (YOLO-ReT)
+and `validation_laws` (the other families) recompute the errors and need scipy.
 """
 
-from scaler.accuracy.model import NOISE_AP, AccuracyModel, AccuracyPrediction, Predictions, Score, load
+from scaler.accuracy.prediction import (
+    NOISE_AP,
+    AccuracyModel,
+    AccuracyPrediction,
+    Facts,
+    Predictions,
+    Recipe,
+    Score,
+)
+from scaler.accuracy.shipped import load, metrics
 
-__all__ = ["NOISE_AP", "AccuracyModel", "AccuracyPrediction", "Predictions", "Score", "load"]
+__all__ = [
+    "NOISE_AP",
+    "AccuracyModel",
+    "AccuracyPrediction",
+    "Facts",
+    "Predictions",
+    "Recipe",
+    "Score",
+    "load",
+    "metrics",
+]

@@ -12,13 +12,12 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from scaler.models.detectors.yolo_ret import YoloRetConfig, published_drop
+from scaler.accuracy.backbone_gains import backbone_gains
+from scaler.accuracy.prediction import FloatArray
+from scaler.models.detectors.yolo_ret import VOVNETS, YoloRetConfig, published_drop
 
-__all__ = ["KNOTS", "REFERENCE_RESOLUTION", "Features", "FloatArray", "Knot", "features", "outside"]
-
-FloatArray = npt.NDArray[np.float64]
+__all__ = ["KNOTS", "REFERENCE_RESOLUTION", "Features", "Knot", "features", "outside"]
 
 
 class Knot(NamedTuple):
@@ -57,6 +56,9 @@ _PUBLISHED_REPEATS = {"none": 1, "fpn": 1, "panet": 1, "bifpn": 3}
 _CHANNELS_AT_X1 = 160
 _WIDEST = max(knot.channels for knot in KNOTS)
 _MOBILE = [(math.log(knot.width), math.log(knot.million_params)) for knot in KNOTS if not knot.efficient]
+_MOBILENET = "mobilenetv2-1.0"
+_VOVNET_DOUBT = 23.0  # a standard deviation of 1.2 AP50, by judgement
+_VOVNET_BLOCK = 2.0  # a block of a VoVNet is a large part of a stage
 _REPEAT_DECAY = 4.0  # a repeat of BiFPN brings a quarter of the one before: in Table 3 +0.31, then +0.08 AP
 
 
@@ -70,15 +72,17 @@ class Features(NamedTuple):
     high: FloatArray
     """Index of the knot above it; the same where the backbone is a knot."""
     off_knot: FloatArray
-    """0 at a knot, 1 halfway between two."""
+    """0 at a knot, 1 halfway between two; how many times the variance of a backbone's own level is in doubt."""
     narrowness: FloatArray
     """Logarithm of B3's channels at stride 32 over the backbone's: 0 for B3, 1.06 for MobileNetV2 x0.5."""
     cut: FloatArray
-    """Dropped blocks over those of the published cut."""
+    """Dropped blocks over those of the published cut; 0 for a VoVNet, of which no cut was published."""
     cut_share: FloatArray
     """The same, at most 1."""
     deeper: FloatArray
     """Blocks dropped beyond the published cut."""
+    vovnet_gain: FloatArray
+    """COCO AP of a VoVNet over MobileNetV2 x1.0 in other detectors; 0 for the others."""
     none: FloatArray
     fpn: FloatArray
     bifpn: FloatArray
@@ -133,6 +137,8 @@ def _pieces(config: YoloRetConfig) -> tuple[_Piece, _Piece, _Piece, _Piece]:
 
 @cache
 def _of_backbone(backbone: str, width: float, drop: int) -> _Piece:
+    if backbone in VOVNETS:
+        return _of_vovnet(backbone, drop)
     published = published_drop(backbone)
     cut, deeper = drop / published, max(drop - published, 0)
     mobile = backbone == "mobilenetv2"
@@ -143,7 +149,21 @@ def _of_backbone(backbone: str, width: float, drop: int) -> _Piece:
         reasons.append(f"width {width:g} lies below the published {low:g}..{high:g}")
     if deeper:
         reasons.append(f"{drop} dropped blocks cut deeper than the published {published}")
-    return _Piece((*place, cut, min(cut, 1.0), deeper), tuple(reasons))
+    return _Piece((*place, cut, min(cut, 1.0), deeper, 0.0), tuple(reasons))
+
+
+def _of_vovnet(backbone: str, drop: int) -> _Piece:
+    """The level of MobileNetV2 x1.0, from which the law carries the gains in other detectors over."""
+    gains = backbone_gains()
+    gain = gains[backbone]
+    low = next(i for i, knot in enumerate(KNOTS) if knot.name == _MOBILENET)
+    how = "its gains in other detectors" if gain.source == "published" else f"a gain {gain.source}"
+    reasons = [f"nobody published a YOLO-ReT on {backbone}; estimated from {how}"]
+    if drop:
+        reasons.append(f"{drop} dropped blocks: no cut of a VoVNet was published")
+    wide = 0.0  # its stride-32 map is wider than any published one
+    place = (math.log(KNOTS[low].million_params), low, low, _VOVNET_DOUBT, wide)
+    return _Piece((*place, 0.0, 0.0, _VOVNET_BLOCK * drop, gain.ap - gains[_MOBILENET].ap), tuple(reasons))
 
 
 def _at_knot(backbone: str) -> tuple[float, ...]:

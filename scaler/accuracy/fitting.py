@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaler.accuracy.curve import COUNT, PRIORS, ap50, base_levels, expected_levels, gradient
-from scaler.accuracy.features import KNOTS, FloatArray, features
-from scaler.accuracy.posterior import BACKBONE_SD_AP, Z_90, CocoLink, Fit, scatter_ap
+from scaler.accuracy.features import KNOTS, features
+from scaler.accuracy.posterior import BACKBONE_SD_AP, Fit, Link, scatter_ap
+from scaler.accuracy.prediction import Z_90, FloatArray
 from scaler.models.detectors.yolo_ret import YoloRetConfig
 from scaler.published import yolo_ret_rows
 
-__all__ = ["Observation", "fit", "fit_coco", "observations"]
+__all__ = ["Observation", "fit", "fit_ap", "fit_coco", "observations"]
 
 _FIRST_STEP = (20.0, 90.0)  # AP50 of the smallest knot of a family
 _NEXT_STEP = (0.0, 20.0)  # gain to the next larger one: never negative
@@ -35,12 +36,14 @@ class Observation:
     config: YoloRetConfig
     voc_ap50: float
     coco_ap50: float | None
+    coco_ap: float | None
 
 
 def observations() -> tuple[Observation, ...]:
-    """The distinct detectors of Tables 2 to 5 (Table 6 repeats Table 5, rounded)."""
+    """The distinct detectors of Tables 2 to 5; Table 6 repeats three of them, rounded, and adds their COCO AP."""
     voc: dict[YoloRetConfig, float] = {}
     coco: dict[YoloRetConfig, float] = {}
+    ap = {row.detector(): row.ap_coco for row in yolo_ret_rows() if row.ap_coco is not None}
     for row in yolo_ret_rows():
         config = row.detector()
         if config is None or row.ap50_voc is None:
@@ -49,7 +52,7 @@ def observations() -> tuple[Observation, ...]:
             raise AssertionError(f"table {row.table} contradicts another one: {config.name}")
         if row.ap50_coco is not None:
             coco[config] = row.ap50_coco
-    return tuple(Observation(config, ap, coco.get(config)) for config, ap in voc.items())
+    return tuple(Observation(config, ap50, coco.get(config), ap.get(config)) for config, ap50 in voc.items())
 
 
 def fit(data: Sequence[Observation]) -> Fit:
@@ -82,20 +85,31 @@ def fit(data: Sequence[Observation]) -> Fit:
     return Fit(solution.x, np.asarray(np.linalg.inv(curvature.T @ curvature), dtype=np.float64))
 
 
-def fit_coco(data: Sequence[Observation], law: Fit) -> CocoLink:
-    """The ratio of published COCO to predicted VOC AP50, by least squares over the detectors that have both.
+def fit_coco(data: Sequence[Observation], law: Fit) -> Link:
+    """From predicted VOC AP50 to published COCO AP50, over the detectors that have both."""
+    both = [row for row in data if row.coco_ap50 is not None]
+    voc = ap50(law.theta, features(row.config for row in both))
+    return _link(voc, np.array([row.coco_ap50 for row in both], dtype=np.float64))
 
-    The scatter carries Student's factor, since nine residuals hardly show how large it is.
+
+def fit_ap(data: Sequence[Observation]) -> Link:
+    """From published COCO AP50 to published COCO AP, over the detectors that have both."""
+    both = [(row.coco_ap50, row.coco_ap) for row in data if row.coco_ap50 is not None and row.coco_ap is not None]
+    figures = np.array(both, dtype=np.float64)
+    return _link(figures[:, 0], figures[:, 1])
+
+
+def _link(first: FloatArray, second: FloatArray) -> Link:
+    """The ratio by least squares.
+
+    The scatter carries Student's factor, since a few residuals hardly show how large it is.
     """
     from scipy.special import stdtrit  # noqa: PLC0415
 
-    both = [row for row in data if row.coco_ap50 is not None]
-    coco = np.array([row.coco_ap50 for row in both], dtype=np.float64)
-    voc = ap50(law.theta, features(row.config for row in both))
-    ratio, freedom = float(voc @ coco / (voc @ voc)), len(both) - 1
+    ratio, freedom = float(first @ second / (first @ first)), len(first) - 1
     student = float(stdtrit(freedom, 0.95)) / Z_90
-    scatter = student * float(np.sqrt(np.sum((coco - ratio * voc) ** 2) / freedom))
-    return CocoLink(ratio, scatter / float(np.sqrt(voc @ voc)), scatter)
+    scatter = student * float(np.sqrt(np.sum((second - ratio * first) ** 2) / freedom))
+    return Link(ratio, scatter / float(np.sqrt(first @ first)), scatter)
 
 
 def _size_residuals(theta: FloatArray) -> FloatArray:

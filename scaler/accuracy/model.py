@@ -1,4 +1,4 @@
-"""Prediction of AP50 with a 90 % interval, from the shipped fit; needs numpy only.
+"""The accuracy model of YOLO-ReT: VOC AP50, COCO AP50 and COCO AP from the shipped fit; needs numpy only.
 
 The fit lies beside this file as `yolo_ret.json`, written by `scaler.accuracy.validation.write_shipped`; a
 test refits it from the shipped rows.
@@ -10,85 +10,104 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from scaler.accuracy.curve import NAMES
-from scaler.accuracy.features import Features, FloatArray, features, outside
-from scaler.accuracy.posterior import Z_90, CocoLink, Fit
-from scaler.errors import UsageError, unknown_name
+from scaler.accuracy.features import Features, features, outside
+from scaler.accuracy.posterior import Fit, Link
+from scaler.accuracy.prediction import (
+    METRIC_NAMES,
+    NOISE_AP,
+    Z_90,
+    AccuracyPrediction,
+    Dataset,
+    Facts,
+    FloatArray,
+    Metric,
+    Predictions,
+    Provenance,
+    Recipe,
+    Score,
+)
+from scaler.accuracy.scores import read_score
+from scaler.errors import UsageError, listed, unknown_name
 from scaler.files import Reader, read_json
-from scaler.models.detectors.yolo_ret import YoloRetConfig
+from scaler.models.detectors.yolo_ret import VOVNETS, YoloRetConfig
 
-__all__ = [
-    "NOISE_AP", "SCHEMA_VERSION", "SHIPPED_FILE", "AccuracyModel", "AccuracyPrediction", "Dataset",
-    "Predictions", "Score", "load", "read_model",
-]  # fmt: skip
-
-Dataset = Literal["voc", "coco"]
+__all__ = ["SCHEMA_VERSION", "SHIPPED_FILE", "YoloRetAccuracy", "read_model", "read_shipped"]
 
 SHIPPED_FILE = Path(__file__).with_name("yolo_ret.json")
-SCHEMA_VERSION = 1
-NOISE_AP = 0.3
-"""Differences below this are noise: the paper's rows are single training runs without error bars."""
+SCHEMA_VERSION = 2
+_RECIPE = Recipe("yolo-ret", 0.0, 0.0, 61, "the paper's two stages (100 and 150 epochs) from ImageNet weights")
+_TARGETS: dict[tuple[Dataset, Metric], str] = {
+    ("voc", "ap50"): "voc",
+    ("coco", "ap50"): "coco",
+    ("coco", "ap"): "coco_ap",
+}
+"""Where the file keeps the errors of each figure that is predicted."""
 
 
 @dataclass(frozen=True, slots=True)
-class AccuracyPrediction:
-    """AP50 in points with its 90 % interval: where the figure of one training run by the recipe would lie."""
-
-    mean: float
-    low: float
-    high: float
-    inside_support: bool
-    outside: tuple[str, ...]
-    """Why the prediction is an extrapolation; empty where it is not."""
-
-
-class Predictions(NamedTuple):
-    """Predictions of many configurations, an array each, in their order."""
-
-    mean: FloatArray
-    low: FloatArray
-    high: FloatArray
-    inside: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How a model fares on detectors that its fit has not seen."""
-
-    n: int
-    mean_absolute_error_ap: float
-    kendall_tau: float
-    coverage: float
-    """Share of the published figures inside their 90 % interval."""
-    mean_half_width_ap: float
-
-
-@dataclass(frozen=True, slots=True)
-class AccuracyModel:
-    """Predicts AP50 of YOLO-ReT detectors trained by the paper's recipe, whatever their `classes` say."""
+class YoloRetAccuracy:
+    """Predicts YOLO-ReT detectors trained by the paper's recipe, whatever their `classes` say."""
 
     dataset: Dataset
     n_rows: int
-    """Published detectors behind the fit."""
+    """Published figures of this metric."""
     fit: Fit
     """Of VOC AP50."""
-    coco: CocoLink | None
-    """From VOC to COCO; None for a model of VOC."""
+    coco: Link | None
+    """From VOC AP50 to COCO AP50; None for a model of VOC."""
+    ap: Link | None
+    """From COCO AP50 to COCO AP; None for a model of AP50."""
     leave_one_out: Score
     leave_one_backbone_out: Score
-    metric: str = "AP50"
-    recipe: str = "yolo-ret"
+    family: str = "yolo-ret"
+    recipe: str = _RECIPE.name
+    recipes: tuple[Recipe, ...] = (_RECIPE,)
+    evaluation: str = "square: the picture is letterboxed into resolution x resolution"
+    provenance: Provenance = "calibrated"
+    noise_ap: float = NOISE_AP
+
+    @property
+    def metric(self) -> str:
+        """`AP50` or `AP`."""
+        return METRIC_NAMES["ap50" if self.ap is None else "ap"]
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Errors on what the fit has not seen, by the scheme of leaving out."""
+        return {"leave-one-detector-out": self.leave_one_out, "leave-one-backbone-out": self.leave_one_backbone_out}
+
+    @property
+    def facts(self) -> Facts:
+        """For a report's card."""
+        rows, backbones = self.leave_one_out, self.leave_one_backbone_out
+        few = () if self.ap is None else (f"only {self.n_rows} detectors have a published COCO AP, all at 320 px",)
+        return Facts(
+            name="YOLO-ReT accuracy law",
+            provenance=self.provenance,
+            fitted_on=f"{self.n_rows} published detectors (YOLO-ReT, WACV 2022)",
+            errors={
+                "leave-one-detector-out mean error": f"{rows.mean_absolute_error_ap:.2f} AP",
+                "leave-one-backbone-out mean error": f"{backbones.mean_absolute_error_ap:.2f} AP",
+                "Kendall tau": f"{rows.kendall_tau:.2f} / {backbones.kendall_tau:.2f}",
+                "coverage of 90 % intervals": f"{100 * rows.coverage:.0f} / {100 * backbones.coverage:.0f} %",
+            },
+            notes=(
+                f"differences under {self.noise_ap:g} AP are noise in the published single training runs",
+                "predicts the paper's training recipe with ImageNet weights; another recipe gives another AP",
+                *few,
+            ),
+        )
 
     def predict(self, config: YoloRetConfig) -> AccuracyPrediction:
         """The prediction of one configuration; `predict_many` is 30 times as fast where there are many."""
         mean, low, high = (float(values[0]) for values in self._interval(features([config])))
         reasons = outside(config)
-        return AccuracyPrediction(mean, low, high, not reasons, reasons)
+        provenance: Provenance = "estimated" if config.backbone in VOVNETS else self.provenance
+        return AccuracyPrediction(mean, low, high, not reasons, reasons, provenance)
 
     def predict_many(self, configs: Iterable[YoloRetConfig]) -> Predictions:
         """The predictions of many configurations."""
@@ -97,42 +116,49 @@ class AccuracyModel:
 
     def _interval(self, x: Features) -> tuple[FloatArray, FloatArray, FloatArray]:
         mean, variance = self.fit.mean_and_variance(x)
-        if self.coco is not None:
-            mean, variance = self.coco.apply(mean, variance)
+        for link in (self.coco, self.ap):
+            if link is not None:
+                mean, variance = link.apply(mean, variance)
         half = Z_90 * np.sqrt(variance)
         return np.clip(mean, 0.0, 100.0), np.clip(mean - half, 0.0, 100.0), np.clip(mean + half, 0.0, 100.0)
 
 
 @cache
-def load(dataset: str) -> AccuracyModel:
-    """The shipped model of a dataset, `voc` or `coco`.
+def read_shipped(dataset: Dataset, metric: Metric, recipe: str | None = None) -> YoloRetAccuracy:
+    """The shipped model.
 
     Raises:
-        UsageError: There is no model of that dataset.
+        UsageError: The recipe is not the paper's, the only one.
         FileError: The shipped fit was damaged.
     """
-    return read_model(SHIPPED_FILE, dataset)
+    if recipe not in (None, _RECIPE.name):
+        raise UsageError(unknown_name("recipe of yolo-ret", str(recipe), [_RECIPE.name]))
+    return read_model(SHIPPED_FILE, dataset, metric)
 
 
-def read_model(path: Path, dataset: str) -> AccuracyModel:
+def read_model(path: Path, dataset: str, metric: str = "ap50") -> YoloRetAccuracy:
     """Read a fit as `load` does, from any file.
 
     Raises:
-        UsageError: There is no model of that dataset.
+        UsageError: There is no model of that data set or metric.
         FileError: The file is malformed; the message has the dotted path.
     """
-    names: tuple[Dataset, ...] = get_args(Dataset)
-    if dataset not in names:
-        raise UsageError(unknown_name("dataset", dataset, names))
+    if dataset not in ("voc", "coco"):
+        raise UsageError(unknown_name("dataset", dataset, ("voc", "coco")))
+    found = next((target for target in _TARGETS if target == (dataset, metric)), None)
+    if found is None:
+        known = [name for of, name in _TARGETS if of == dataset]
+        raise UsageError(f"metric = {metric!r}: allowed for yolo-ret on {dataset} is {listed(known)}")
     reader = read_json(path, schema_version=SCHEMA_VERSION)
     law = _read_fit(reader)
-    link = _read_link(reader.table("coco_link"))
-    scores = {name: _read_scores(reader.table(name)) for name in names}
+    coco, ap = _read_link(reader.table("coco_link")), _read_link(reader.table("ap_link"))
+    scores = {name: _read_scores(reader.table(name)) for name in _TARGETS.values()}
     reader.finish()
-    of_coco = dataset == "coco"
-    name: Dataset = "coco" if of_coco else "voc"
-    n_rows, by_row, by_backbone = scores[name]
-    return AccuracyModel(name, n_rows, law, link if of_coco else None, by_row, by_backbone)
+    name, figure = found
+    n_rows, by_row, by_backbone = scores[_TARGETS[found]]
+    return YoloRetAccuracy(
+        name, n_rows, law, coco if name == "coco" else None, ap if figure == "ap" else None, by_row, by_backbone
+    )
 
 
 def _read_fit(reader: Reader) -> Fit:
@@ -147,8 +173,8 @@ def _read_fit(reader: Reader) -> Fit:
     return Fit(theta, lower + np.tril(lower, -1).T)
 
 
-def _read_link(reader: Reader) -> CocoLink:
-    return CocoLink(
+def _read_link(reader: Reader) -> Link:
+    return Link(
         reader.number("ratio", minimum=0.0),
         reader.number("ratio_sd", minimum=0.0),
         reader.number("scatter_ap", minimum=0.0),
@@ -158,16 +184,6 @@ def _read_link(reader: Reader) -> CocoLink:
 def _read_scores(reader: Reader) -> tuple[int, Score, Score]:
     return (
         reader.integer("n_rows", minimum=1),
-        _read_score(reader.table("leave_one_out")),
-        _read_score(reader.table("leave_one_backbone_out")),
-    )
-
-
-def _read_score(reader: Reader) -> Score:
-    return Score(
-        reader.integer("n", minimum=1),
-        reader.number("mean_absolute_error_ap", minimum=0.0),
-        reader.number("kendall_tau", minimum=-1.0, maximum=1.0),
-        reader.number("coverage", minimum=0.0, maximum=1.0),
-        reader.number("mean_half_width_ap", minimum=0.0),
+        read_score(reader.table("leave_one_out")),
+        read_score(reader.table("leave_one_backbone_out")),
     )

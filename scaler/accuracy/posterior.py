@@ -1,4 +1,4 @@
-"""What a fit leaves behind: the law's parameters with their covariance, and the link from VOC to COCO."""
+"""What a fit leaves behind: the law's parameters with their covariance, and links from one figure to another."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaler.accuracy.curve import gradient
-from scaler.accuracy.features import Features, FloatArray
+from scaler.accuracy.features import Features
+from scaler.accuracy.prediction import FloatArray
 
-__all__ = ["BACKBONE_SD_AP", "Z_90", "CocoLink", "Fit", "scatter_ap"]
-
-Z_90 = 1.645
-"""Half width of a central 90 % interval in standard deviations."""
+__all__ = ["BACKBONE_SD_AP", "Fit", "Link", "scatter_ap"]
 
 # The next four are round values where the marginal likelihood of the published rows is near its maximum
 # (docs/adr/004-accuracy-model.md).
@@ -41,17 +39,17 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class CocoLink:
-    """COCO AP50 = ratio x VOC AP50: one parameter for the nine published pairs (Table 5)."""
+class Link:
+    """One figure as a fixed share of another: COCO AP50 of VOC AP50 (nine pairs), COCO AP of COCO AP50 (three)."""
 
     ratio: float
     ratio_sd: float
     scatter_ap: float
 
-    def apply(self, voc: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean and variance of COCO AP50; the errors of VOC and of the link both count."""
-        total = self.ratio**2 * variance + (voc * self.ratio_sd) ** 2 + self.scatter_ap**2
-        return self.ratio * voc, total
+    def apply(self, figure: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and variance of the other figure; the errors of the first and of the link both count."""
+        total = self.ratio**2 * variance + (figure * self.ratio_sd) ** 2 + self.scatter_ap**2
+        return self.ratio * figure, total
 
 
 def scatter_ap(x: Features) -> FloatArray:

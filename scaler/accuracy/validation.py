@@ -1,4 +1,4 @@
-"""Cross-validation of the accuracy model from the shipped rows, and the file that ships the fit.
+"""Cross-validation of the YOLO-ReT model from the shipped rows, and the file that ships the fit.
 
 A detector that stands in several tables is one row, so it is left out everywhere at once.
 Leave-one-backbone-out leaves out every row of one backbone (one width of MobileNetV2, one EfficientNet).
@@ -14,15 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from scaler.accuracy.curve import NAMES
-from scaler.accuracy.features import FloatArray, features
-from scaler.accuracy.fitting import Observation, fit, fit_coco, observations
-from scaler.accuracy.model import NOISE_AP, SCHEMA_VERSION, SHIPPED_FILE, Dataset, Score
-from scaler.accuracy.posterior import Z_90, CocoLink, Fit
+from scaler.accuracy.features import features
+from scaler.accuracy.fitting import Observation, fit, fit_ap, fit_coco, observations
+from scaler.accuracy.model import SCHEMA_VERSION, SHIPPED_FILE
+from scaler.accuracy.posterior import Fit, Link
+from scaler.accuracy.prediction import NOISE_AP, Z_90, FloatArray
+from scaler.accuracy.scores import CrossValidation, HeldOut, score
 from scaler.files import write_atomic
 from scaler.models.detectors.yolo_ret import YoloRetConfig
 
-__all__ = ["CrossValidation", "HeldOut", "ValidationReport", "validate", "write_shipped"]
+__all__ = ["NOISE_STATEMENT", "ValidationReport", "validate", "write_shipped"]
 
+_FAMILY = "yolo-ret"
 NOISE_STATEMENT = (
     f"Differences under {NOISE_AP:g} AP are noise: the published rows are single training runs without error "
     "bars, and the paper gives one network (EfficientNet-B3, complete) as 72.05 and as 72.39 AP50."
@@ -30,63 +33,21 @@ NOISE_STATEMENT = (
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """A published figure beside its prediction by a fit that has not seen it."""
-
-    config: YoloRetConfig
-    published: float
-    predicted: float
-    low: float
-    high: float
-
-    @property
-    def error_ap(self) -> float:
-        """Predicted less published."""
-        return self.predicted - self.published
-
-    @property
-    def covered(self) -> bool:
-        """Whether the 90 % interval holds the published figure."""
-        return self.low <= self.published <= self.high
-
-
-@dataclass(frozen=True, slots=True)
-class CrossValidation:
-    """One scheme on one dataset."""
-
-    dataset: Dataset
-    scheme: str
-    """`leave-one-out` or `leave-one-backbone-out`."""
-    rows: tuple[HeldOut, ...]
-    score: Score
-
-    def worst(self, count: int = 5) -> tuple[HeldOut, ...]:
-        """The rows with the largest errors, largest first."""
-        return tuple(sorted(self.rows, key=lambda row: -abs(row.error_ap))[:count])
-
-    def error_by_backbone(self) -> dict[str, float]:
-        """Mean absolute error in AP of every backbone's rows."""
-        errors: dict[str, list[float]] = {}
-        for row in self.rows:
-            errors.setdefault(_backbone(row.config), []).append(abs(row.error_ap))
-        return {name: float(np.mean(values)) for name, values in errors.items()}
-
-
-@dataclass(frozen=True, slots=True)
 class ValidationReport:
-    """What `scaler accuracy validate` prints."""
+    """What `scaler accuracy validate --family yolo-ret` prints."""
 
     voc: tuple[CrossValidation, CrossValidation]
     """Leave-one-out, then leave-one-backbone-out."""
     coco: tuple[CrossValidation, CrossValidation]
+    coco_ap: tuple[CrossValidation, CrossValidation]
     noise: str = NOISE_STATEMENT
 
 
 def validate() -> ValidationReport:
-    """Cross-validate VOC and COCO AP50 from the shipped rows; some 70 fits, about 2 s."""
+    """Cross-validate VOC AP50, COCO AP50 and COCO AP from the shipped rows; some 70 fits, about 2 s."""
     data = observations()
-    voc, coco = zip(*(_both(data, *scheme) for scheme in _schemes(data)), strict=True)
-    return ValidationReport((voc[0], voc[1]), (coco[0], coco[1]))
+    voc, coco, coco_ap = zip(*(_by_figure(data, *scheme) for scheme in _schemes(data)), strict=True)
+    return ValidationReport((voc[0], voc[1]), (coco[0], coco[1]), (coco_ap[0], coco_ap[1]))
 
 
 def write_shipped(path: Path = SHIPPED_FILE) -> None:
@@ -98,8 +59,10 @@ def write_shipped(path: Path = SHIPPED_FILE) -> None:
         "parameters": dict(zip(NAMES, _rounded(law.theta), strict=True)),
         "covariance": {name: _rounded(law.covariance[i, : i + 1]) for i, name in enumerate(NAMES)},
         "coco_link": asdict(fit_coco(data, law)),
+        "ap_link": asdict(fit_ap(data)),
         "voc": _scores(report.voc),
         "coco": _scores(report.coco),
+        "coco_ap": _scores(report.coco_ap),
     }
     write_atomic(path, json.dumps(content, indent=1) + "\n")
 
@@ -109,56 +72,46 @@ def _schemes(data: Sequence[Observation]) -> tuple[tuple[str, list[list[int]]], 
     for i, row in enumerate(data):
         by_backbone.setdefault(_backbone(row.config), []).append(i)
     singles = [[i] for i in range(len(data))]
-    return ("leave-one-out", singles), ("leave-one-backbone-out", list(by_backbone.values()))
+    return ("leave-one-detector-out", singles), ("leave-one-backbone-out", list(by_backbone.values()))
 
 
-def _both(
+def _by_figure(
     data: Sequence[Observation], scheme: str, folds: Iterable[list[int]]
-) -> tuple[CrossValidation, CrossValidation]:
-    """VOC and COCO of one scheme; a COCO row's fold is left out of the VOC fit and of the link."""
-    voc: dict[int, HeldOut] = {}
-    coco: dict[int, HeldOut] = {}
+) -> tuple[CrossValidation, CrossValidation, CrossValidation]:
+    """VOC AP50, COCO AP50 and COCO AP of one scheme; a row's fold is left out of the law and of both links."""
+    voc: list[HeldOut] = []
+    coco: list[HeldOut] = []
+    coco_ap: list[HeldOut] = []
     for fold in folds:
         kept = [row for i, row in enumerate(data) if i not in fold]
         law, held = fit(kept), [data[i] for i in fold]
-        voc.update(zip(fold, _held_out(held, law, None), strict=True))
+        voc += _held_out(held, [row.voc_ap50 for row in held], law)
         if any(row.coco_ap50 is not None for row in held):
-            coco.update(zip(fold, _held_out(held, law, fit_coco(kept, law)), strict=True))
-    with_coco = [i for i in sorted(coco) if data[i].coco_ap50 is not None]
+            links = [fit_coco(kept, law)]
+            coco += _held_out(held, [row.coco_ap50 for row in held], law, links)
+            links.append(fit_ap(kept))
+            coco_ap += _held_out(held, [row.coco_ap for row in held], law, links)
     return (
-        _scored("voc", scheme, [voc[i] for i in range(len(data))]),
-        _scored("coco", scheme, [coco[i] for i in with_coco]),
+        CrossValidation(_FAMILY, "VOC AP50", scheme, tuple(voc), score(voc)),
+        CrossValidation(_FAMILY, "COCO AP50", scheme, tuple(coco), score(coco)),
+        CrossValidation(_FAMILY, "COCO AP", scheme, tuple(coco_ap), score(coco_ap)),
     )
 
 
-def _held_out(held: Sequence[Observation], law: Fit, link: CocoLink | None) -> list[HeldOut]:
+def _held_out(
+    held: Sequence[Observation], published: Sequence[float | None], law: Fit, links: Iterable[Link] = ()
+) -> list[HeldOut]:
+    """The rows that have this figure, beside what a fit without them predicts."""
     mean, variance = law.mean_and_variance(features(row.config for row in held))
-    published = [row.voc_ap50 for row in held]
-    if link is not None:
+    for link in links:
         mean, variance = link.apply(mean, variance)
-        published = [np.nan if row.coco_ap50 is None else row.coco_ap50 for row in held]
     half = Z_90 * np.sqrt(variance)
-    table = np.column_stack([published, mean, mean - half, mean + half]).tolist()
-    return [HeldOut(row.config, *figures) for row, figures in zip(held, table, strict=True)]
-
-
-def _scored(dataset: Dataset, scheme: str, rows: Sequence[HeldOut]) -> CrossValidation:
-    errors = np.array([row.error_ap for row in rows])
-    score = Score(
-        n=len(rows),
-        mean_absolute_error_ap=float(np.mean(np.abs(errors))),
-        kendall_tau=kendall_tau([row.published for row in rows], [row.predicted for row in rows]),
-        coverage=float(np.mean([row.covered for row in rows])),
-        mean_half_width_ap=float(np.mean([row.high - row.low for row in rows])) / 2.0,
-    )
-    return CrossValidation(dataset, scheme, tuple(rows), score)
-
-
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
-    """Kendall's tau-b: agreement of two orders, ties allowed for."""
-    above = np.triu_indices(len(first), 1)
-    signs = [np.sign(np.subtract.outer(values, values))[above] for values in (first, second)]
-    return float(np.sum(signs[0] * signs[1]) / np.sqrt(np.prod([np.count_nonzero(sign) for sign in signs])))
+    table = np.column_stack([mean, mean - half, mean + half]).tolist()
+    return [
+        HeldOut(row.config, figure, mean_ap, low, high, row.config.name, _backbone(row.config), _FAMILY)
+        for row, figure, (mean_ap, low, high) in zip(held, published, table, strict=True)
+        if figure is not None
+    ]
 
 
 def _backbone(config: YoloRetConfig) -> str:

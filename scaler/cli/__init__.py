@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from scaler import __version__
-from scaler.cli import accuracy, devices, doctor, plot, profile, search, show, spaces, tables, verify
+from scaler.cli import accuracy, devices, doctor, plot, profile, scale, search, show, spaces, tables, verify
 from scaler.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("search")(search.command)
 app.command("show")(show.command)
 app.command("plot")(plot.command)
+app.command("scale")(scale.command)
 app.add_typer(profile.app, name="profile")
 app.command("verify")(verify.command)
 app.command("devices")(devices.command)

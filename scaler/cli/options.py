@@ -24,7 +24,14 @@ OverheadMs = Annotated[
     float | None,
     typer.Option("--overhead-ms", help="Pre- and post-processing per frame; replaces that of the publication."),
 ]
-Dataset = Annotated[str, typer.Option("--dataset", help="Data set of the accuracy: voc or coco (AP50).")]
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Data set of the accuracy, voc or coco; that of the publication otherwise."),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="ap50, or ap (IoU 0.50 to 0.95); what the family's publication gives otherwise."),
+]
 SpaceName = Annotated[str, typer.Option("--space", help="Search space: a name or the path of a TOML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 

@@ -66,7 +66,7 @@ def new_plan(
     device: str,
     space: str,
     networks: int | None,
-    dataset: str,
+    dataset: str | None,
     precision: str | None,
     power_mode: str | None,
     opset: int,
@@ -75,11 +75,14 @@ def new_plan(
     """Choose networks and make a plan of them."""
     from scaler.latency.fusion import RULES  # noqa: PLC0415
     from scaler.profiling.plan import choose, make_plan  # noqa: PLC0415
+    from scaler.search.predictors import default_dataset  # noqa: PLC0415
     from scaler.space_file import read_space  # noqa: PLC0415
 
     wanted = setting(device, precision, power_mode)
     count = networks or NETWORKS
-    choice = choose(read_space(space), dataset, RULES[wanted.runtime], networks=count, seed=seed)
+    searched = read_space(space)
+    dataset = dataset or default_dataset(searched)
+    choice = choose(searched, dataset, RULES[wanted.runtime], networks=count, seed=seed)
     plan = make_plan(space, dataset, wanted.device.id, wanted.mode.name, wanted.runtime, wanted.precision, 1, opset,
                      count, seed, choice=choice)  # fmt: skip
     return plan, choice
@@ -126,17 +129,19 @@ def forget(folder: Path, restart: bool) -> None:
 
 
 def transfer_plan(
-    wanted: Setting, transfer_from: str, space: str, networks: int, dataset: str, opset: int, seed: int
+    wanted: Setting, transfer_from: str, space: str, networks: int, dataset: str | None, opset: int, seed: int
 ) -> tuple[Plan, LatencyTable]:
     """The networks that tell most about how two devices differ, and the table to start from."""
     from scaler.latency.fusion import RULES  # noqa: PLC0415
     from scaler.profiling.plan import reference_network  # noqa: PLC0415
     from scaler.profiling.plan_file import Plan, Planned  # noqa: PLC0415
     from scaler.profiling.transfer import choose_for_transfer, differences, find_source  # noqa: PLC0415
+    from scaler.search.predictors import default_dataset  # noqa: PLC0415
     from scaler.space_file import read_space  # noqa: PLC0415
 
     source = find_source(transfer_from, wanted.runtime, wanted.precision)
     searched, rules = read_space(space), RULES[wanted.runtime]
+    dataset = dataset or default_dataset(searched)
     chosen = choose_for_transfer(searched, dataset, source, rules, networks, seed)
     plan = Plan(
         device=wanted.device.id,

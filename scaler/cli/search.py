@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaler.cli.options import Dataset, Json, OverheadMs, PowerMode, Precision, SpaceName, console, say
+from scaler.cli.options import Dataset, Json, Metric, OverheadMs, PowerMode, Precision, SpaceName, console, say
 
 if TYPE_CHECKING:
     from scaler.search.run import Search
@@ -22,7 +22,8 @@ def command(
     device: Annotated[list[str], typer.Option("--device", "-d", help="Device to search for; may be repeated.")],
     fps: Annotated[float | None, typer.Option("--fps", help="Frame rate to reach.")] = None,
     space: SpaceName = "yolo-ret",
-    dataset: Dataset = "voc",
+    dataset: Dataset = None,
+    metric: Metric = None,
     precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
@@ -64,6 +65,7 @@ def command(
         target_fps=fps,
         space=space,
         dataset=dataset,
+        metric=metric,
         precision=precision,
         power_mode=power_mode,
         overhead_ms=overhead_ms,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaler.cli.options import Dataset, Json, OverheadMs, PowerMode, Precision, SpaceName, console, print_json
+from scaler.cli.options import Dataset, Json, Metric, OverheadMs, PowerMode, Precision, console, print_json, say
 
 if TYPE_CHECKING:
     from scaler.search.explain import Explanation
@@ -24,17 +25,28 @@ def command(
         str | None, typer.Option("--device", "-d", help="Device; that of the pareto.json otherwise.")
     ] = None,
     pick: Annotated[str, typer.Option("--pick", help="best, knee or an id of the pareto.json.")] = "best",
-    space: SpaceName = "yolo-ret",
-    dataset: Dataset = "voc",
+    space: Annotated[
+        str | None,
+        typer.Option("--space", help="Search space, a name or a path; that of the published model otherwise."),
+    ] = None,
+    dataset: Dataset = None,
+    metric: Metric = None,
     precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer's cost.")] = False,
+    lighten: Annotated[
+        bool, typer.Option("--lighten", help="Also rank the blocks by time and find lighter versions of the heaviest.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="With --lighten: draw lighter blocks against a smaller input; .png, .svg or .pdf."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Explain a candidate: time, MACs and memory by stage and kernel, and what to shrink first.
 
-    Example: scaler show YOLO-ReT-M0.75@320 --device nano
+    Example: scaler show YOLO-ReT-M0.75@320 --device nano --lighten
     """
     from scaler.search.explain import Question, as_plain, explain  # noqa: PLC0415
 
@@ -44,11 +56,19 @@ def command(
         pick=pick,
         space=space,
         dataset=dataset,
+        metric=metric,
         precision=precision,
         power_mode=power_mode,
         overhead_ms=overhead_ms,
+        lighten=lighten or plot is not None,
     )
+    if plot is not None:
+        from scaler.report.picture import check_suffix  # noqa: PLC0415
+
+        check_suffix(plot)
     explanation = explain(question)
+    if plot is not None:
+        _draw(explanation, plot)
     if json_output:
         print_json(as_plain(explanation))
         return
@@ -67,3 +87,10 @@ def _print_layers(explanation: Explanation) -> None:
     from scaler.report.explanation import print_layers  # noqa: PLC0415
 
     print_layers(explanation, console())
+
+
+def _draw(explanation: Explanation, path: Path) -> None:
+    from scaler.report.tradeoff import draw_explanation  # noqa: PLC0415
+
+    draw_explanation(explanation, path)
+    say(f"wrote {path}")

@@ -38,7 +38,7 @@ def command(
 def _plain(space: Space) -> dict[str, Any]:
     return {
         "name": space.name,
-        "family": space.family,
+        "families": list(space.families),
         "description": space.description,
         "candidates": space.size,
         "limits": dict(space.limits),

@@ -1,7 +1,7 @@
 """The blocks of the CSP networks: YOLOv4, Scaled-YOLOv4 and what was built on them.
 
 Source: Wang, Bochkovskiy, Liao, "Scaled-YOLOv4" (CVPR 2021), and the configurations and code that its authors
-released; where the figures and the code differ, the code (docs/adr/010-scaled-yolov4.md). Every concatenation lies in
+released; where the figures and the code differ, the code (docs/adr/013-scaled-yolov4.md). Every concatenation lies in
 the block of the convolutions that write it.
 """
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from scaler.errors import UserError
+from scaler.models.detectors.families import parameters_of
 from scaler.runtimes.protocol import FloatArray
 from scaler.search.evaluation import Network
 
@@ -166,7 +167,8 @@ class _Coding:
     @classmethod
     def of(cls, networks: Sequence[Network]) -> _Coding:
         columns: list[_Column] = []
-        for name in asdict(networks[0].config):
+        common = [parameters_of(network.config) for network in networks]
+        for name in [name for name in common[0] if all(name in parameters for parameters in common)]:
             values = [getattr(network.config, name) for network in networks]
             if len(set(values)) == 1:
                 continue

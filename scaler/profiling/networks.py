@@ -7,10 +7,10 @@ from pathlib import Path
 
 from scaler.errors import UsageError, UserError, unknown_name
 from scaler.graph.graph import Graph
-from scaler.models.detectors.families import FAMILIES
+from scaler.models.detectors.families import FAMILIES, build
 from scaler.profiling.plan_file import Plan
 from scaler.search.evaluation import CLASSES
-from scaler.space import Params, Space, Value
+from scaler.space import MEMBER, Params, Space, Value
 from scaler.space_file import read_space
 
 
@@ -32,12 +32,13 @@ def space_of(plan: Plan) -> Space:
 
 def graph_of(space: Space, params: Params, dataset: str) -> Graph:
     """The network of a candidate."""
-    return FAMILIES[space.family].build(space.configure(params, CLASSES[dataset]))
+    return build(space.configure(params, CLASSES[dataset]))
 
 
 def reference_of(plan: Plan, space: Space) -> dict[str, Value]:
     """The reference network of a plan as a table records it: family, parameters and classes."""
-    return {"family": space.family, **plan.reference, "classes": CLASSES[plan.dataset]}
+    own = {name: value for name, value in plan.reference.items() if name != MEMBER}
+    return {"family": space.family_of(plan.reference), **own, "classes": CLASSES[plan.dataset]}
 
 
 def reference_graph(reference: Mapping[str, Value]) -> Graph:

@@ -21,8 +21,8 @@ from scaler.errors import UsageError, unknown_name
 from scaler.graph.graph import Block
 from scaler.latency.fusion import RULES, FusionRules, block_kernels
 from scaler.latency.kernels import Kernel
-from scaler.models.detectors.families import FAMILIES
-from scaler.models.detectors.yolo_ret import published_drop
+from scaler.models.detectors.families import build
+from scaler.models.detectors.yolo_ret import RESOLUTIONS, YoloRetConfig, published_drop
 from scaler.profiling.plan_file import Plan, Planned
 from scaler.runtimes.protocol import FloatArray
 from scaler.search.evaluation import CLASSES
@@ -200,26 +200,13 @@ def reference_network(space: Space, dataset: str, rules: FusionRules, chosen: Se
     space: a published network that takes milliseconds everywhere. Where the space does not have it, the chosen network
     with the least work.
     """
-    published: Params = {
-        "backbone": "mobilenetv2",
-        "width": 0.75,
-        "drop": published_drop("mobilenetv2"),
-        "rfcr": 5,
-        "shortcut": True,
-        "neck": "panet",
-    }
-    sides = {
-        value
-        for parameter in space.parameters
-        if parameter.name == "resolution"
-        for option in parameter.alternatives
-        for value in option.values
-    }
-    for side in sorted(sides, key=float):
-        if space.contains(wanted := {**published, "resolution": side}):
-            return space.canonical(wanted)
-    if not sides and space.contains(published):
-        return space.canonical(published)
+    drop, (low, high) = published_drop("mobilenetv2"), RESOLUTIONS
+    for side in range(low, high + 1, 32):
+        published = YoloRetConfig(
+            backbone="mobilenetv2", width=0.75, drop=drop, rfcr=5, shortcut=True, neck="panet", resolution=side
+        )
+        if (found := space.find(published)) is not None:
+            return found
     work = take_census(space, dataset, rules, chosen).work
     return chosen[int(np.argmin(work))]
 
@@ -278,7 +265,7 @@ def take_census(
     by_block: dict[Block, list[int]] = {}
     occurrences: list[IntArray] = []
     for done, params in enumerate(candidates, start=1):
-        graph = FAMILIES[space.family].build(space.configure(params, CLASSES[dataset]))
+        graph = build(space.configure(params, CLASSES[dataset]))
         found: list[int] = []
         for placement in graph.placements:
             block = placement.block

@@ -16,7 +16,7 @@ import numpy as np
 from scaler.errors import UserError
 from scaler.latency.measured import MeasuredEstimator
 from scaler.latency.prediction import Z_90, FloatArray
-from scaler.models.detectors.families import FAMILIES
+from scaler.models.detectors.families import build
 from scaler.profiling.baselines import BASELINES
 from scaler.profiling.machine import Machine
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
@@ -124,7 +124,7 @@ def _measure(
 
 def _network(space: Space, params: Params, plan: Plan) -> Network:
     config = space.configure(params, CLASSES[plan.dataset])
-    return Network(params, config, FAMILIES[space.family].build(config))
+    return Network(params, config, build(config))
 
 
 def _baselines(

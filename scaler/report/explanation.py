@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scaler.report.lightening import print_lightening
+from scaler.report.tables import plain_table
 from scaler.search.explain import Explanation
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     console.print(f"[bold]{candidate.id}[/bold] on {explanation.device}\n{params}")
     engine, fps, ap = candidate.engine_ms, candidate.fps, candidate.ap
     console.print(
-        f"AP50 {ap.mean:.1f} ({ap.low:.1f} to {ap.high:.1f}); "
+        f"{explanation.metric} {ap.mean:.1f} ({ap.low:.1f} to {ap.high:.1f}); "
         f"{fps.mean:.1f} FPS ({fps.low:.1f} to {fps.high:.1f}); "
         f"engine {engine.mean:.1f} ms + overhead {candidate.overhead_ms:.1f} ms; latency {candidate.provenance}"
     )
@@ -37,6 +39,8 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     console.print(_kinds(explanation))
     console.print(_kernels(explanation))
     console.print(_steps(explanation))
+    if explanation.lightening is not None:
+        print_lightening(explanation.lightening, explanation.metric, console)
     coverage, card = candidate.coverage, explanation.latency_model
     errors = ", ".join(f"{name} {figure}" for name, figure in card.errors.items())
     console.print(
@@ -47,18 +51,11 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     )
 
 
-def _table(title: str, *headings: str) -> Table:
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place == 0 else "right", overflow="fold")
-    return table
-
-
 def _stages(explanation: Explanation) -> Table:
     engine = explanation.candidate.engine_ms.mean
-    table = _table("\nby stage", "stage", "ms", "share", "M MACs", "moved MiB", "MACs/element", "to bound", "kernels")
+    table = plain_table(
+        "\nby stage", "stage", "ms", "share", "M MACs", "moved MiB", "MACs/element", "to bound", "kernels"
+    )
     for share in explanation.candidate.stages:
         cost = explanation.stages[share.name]
         table.add_row(
@@ -76,7 +73,7 @@ def _stages(explanation: Explanation) -> Table:
 
 def _kinds(explanation: Explanation) -> Table:
     engine = explanation.candidate.engine_ms.mean
-    table = _table("\nby kernel kind", "kind", "ms", "share", "M MACs", "moved MiB", "kernels")
+    table = plain_table("\nby kernel kind", "kind", "ms", "share", "M MACs", "moved MiB", "kernels")
     for share in explanation.candidate.kinds:
         table.add_row(
             share.name,
@@ -90,7 +87,7 @@ def _kinds(explanation: Explanation) -> Table:
 
 
 def _kernels(explanation: Explanation) -> Table:
-    table = _table("\ndearest kernels", "block", "kind", "shape", "ms", "from")
+    table = plain_table("\ndearest kernels", "block", "kind", "shape", "ms", "from")
     for kernel in explanation.kernels[:SHOWN_KERNELS]:
         origin = "table" if kernel.in_table else "model"
         table.add_row(kernel.block, kernel.kind, kernel.shape, f"{kernel.ms:.2f}", origin)
@@ -98,7 +95,7 @@ def _kernels(explanation: Explanation) -> Table:
 
 
 def _steps(explanation: Explanation) -> Table:
-    table = _table("\nwhat to shrink first (one step in the space)", "change", "saves ms", "costs AP", "ms per AP")
+    table = plain_table("\nwhat to shrink first (one step in the space)", "change", "saves ms", "costs AP", "ms per AP")
     for step in explanation.steps[:SHOWN_STEPS]:
         table.add_row(step.change, f"{step.saved_ms:.2f}", f"{step.lost_ap:.2f}", f"{step.rate:.1f}")
     return table
@@ -106,7 +103,7 @@ def _steps(explanation: Explanation) -> Table:
 
 def print_layers(explanation: Explanation, console: Console) -> None:
     """Print the cost of every layer."""
-    table = _table("\nlayers", "layer", "shape", "params", "M MACs", "M elements moved", "to bound")
+    table = plain_table("\nlayers", "layer", "shape", "params", "M MACs", "M elements moved", "to bound")
     for layer, cost in explanation.layers():
         table.add_row(
             layer.name,

@@ -1,39 +1,15 @@
-"""Where the numbers come from: a card for each predictor, and the published models as reference points."""
+"""Where the numbers come from: a card for the latency, and the published models as reference points."""
 
 from __future__ import annotations
 
-from scaler.accuracy import NOISE_AP, AccuracyModel
 from scaler.latency.estimator import Estimator
 from scaler.latency.measured_model import MeasuredModel
 from scaler.latency.table import TableInfo, list_tables
 from scaler.latency.transfer import ESTIMATE_LOG_SD
-from scaler.models.detectors.yolo_ret import YoloRetConfig
-from scaler.published import yolo_ret_rows
-from scaler.search.evaluation import METRICS, Evaluator
+from scaler.search.evaluation import Evaluator
+from scaler.search.published_models import published_models, starting_points
 from scaler.search.result import Interval, ModelCard, Reference
 from scaler.space import Params
-
-PAPER = "YOLO-ReT (WACV 2022), Table 5"
-
-
-def accuracy_card(model: AccuracyModel) -> ModelCard:
-    """Of the accuracy predictor."""
-    rows, backbones = model.leave_one_out, model.leave_one_backbone_out
-    return ModelCard(
-        name="YOLO-ReT accuracy law",
-        provenance="calibrated",
-        fitted_on=f"{model.n_rows} published detectors (YOLO-ReT, WACV 2022)",
-        errors={
-            "leave-one-detector-out mean error": f"{rows.mean_absolute_error_ap:.2f} AP",
-            "leave-one-backbone-out mean error": f"{backbones.mean_absolute_error_ap:.2f} AP",
-            "Kendall tau": f"{rows.kendall_tau:.2f} / {backbones.kendall_tau:.2f}",
-            "coverage of 90 % intervals": f"{100 * rows.coverage:.0f} / {100 * backbones.coverage:.0f} %",
-        },
-        notes=(
-            f"differences under {NOISE_AP:g} AP are noise in the published single training runs",
-            "predicts the paper's training recipe with ImageNet weights; another recipe gives another AP",
-        ),
-    )
 
 
 def latency_card(estimator: Estimator) -> ModelCard:
@@ -103,22 +79,21 @@ def _measured_card(info: TableInfo) -> ModelCard:
 
 
 def references(evaluator: Evaluator, estimator: Estimator) -> tuple[Reference, ...]:
-    """The nine published YOLO-ReT models beside what scaler predicts for them."""
+    """The published models that a space contains beside what scaler predicts for them."""
+    metric = evaluator.accuracy.metric
     found = []
-    for row in yolo_ret_rows():
-        config = row.detector() if row.table == "5" else None
-        ap = row.ap50_voc if evaluator.dataset == "voc" else row.ap50_coco
-        if config is None or ap is None or not evaluator.space.contains(params_of(config)):
+    for model in published_models().values():
+        params = evaluator.space.find(model.config)
+        if params is None or metric not in model.ap:
             continue
-        params = evaluator.space.canonical(params_of(config))
         predicted = evaluator.ap(params)
         frame = estimator.estimate(evaluator.network(params).graph)
         found.append(
             Reference(
-                name=f"YOLO-ReT-{short_name(config)}@{config.resolution}",
-                source=f"{PAPER}, {METRICS[evaluator.dataset]}",
-                published_ap=ap,
-                published_fps=getattr(row, f"fps_{estimator.device.id}", None),
+                name=model.name,
+                source=f"{model.source}, {metric}",
+                published_ap=model.ap[metric],
+                published_fps=model.fps.get(estimator.device.id),
                 predicted_ap=Interval(predicted.mean, predicted.low, predicted.high),
                 predicted_fps=Interval(
                     1000 / float(frame.frame[0]), 1000 / float(frame.high[0]), 1000 / float(frame.low[0])
@@ -128,26 +103,10 @@ def references(evaluator: Evaluator, estimator: Estimator) -> tuple[Reference, .
     return tuple(found)
 
 
-def params_of(config: YoloRetConfig) -> Params:
-    """The parameters of a configuration, the number of classes apart."""
-    return {
-        name: getattr(config, name)
-        for name in ("backbone", "width", "drop", "neck", "repeats", "rfcr", "shortcut", "resolution")
-    }
-
-
-def short_name(config: YoloRetConfig) -> str:
-    """The paper's short name of a backbone: `M0.75`, `EB3`."""
-    family, _, variant = config.backbone.partition("-")
-    return f"M{config.width:g}" if family == "mobilenetv2" else f"EB{variant.removeprefix('b')}"
-
-
 def warm_starts(evaluator: Evaluator) -> tuple[Params, ...]:
     """Every published detector that the space contains, each once: where a search starts."""
     found: dict[str, Params] = {}
-    for row in yolo_ret_rows():
-        config = row.detector()
-        if config is not None and evaluator.space.contains(params_of(config)):
-            params = evaluator.space.canonical(params_of(config))
+    for config in starting_points():
+        if (params := evaluator.space.find(config)) is not None:
             found.setdefault(evaluator.space.candidate_id(params), params)
     return tuple(found.values())

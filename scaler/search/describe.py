@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from scaler.cost import MIB, by_stage, placement_cost
 from scaler.devices import element_bytes
+from scaler.graph.graph import Graph, Placement
 from scaler.latency.device_model import FloatArray
 from scaler.latency.estimator import Estimator
 from scaler.latency.fusion import block_kernels
@@ -77,19 +78,26 @@ def reach_probability(frame_ms: float, log_sd: float, target_fps: float | None) 
     return 0.5 * (1 + math.erf(math.log(1000 / target_fps / frame_ms) / log_sd / math.sqrt(2)))
 
 
+def timed_kernels(
+    graph: Graph, estimator: Estimator, engine_ms: float
+) -> tuple[list[tuple[Placement, Kernel]], FloatArray, npt.NDArray[np.bool_]]:
+    """Every kernel with its place, its milliseconds and whether the table has it; times sum to `engine_ms`."""
+    placed = [(p, kernel) for p in graph.placements for kernel in block_kernels(p.block, estimator.rules)]
+    ms, in_table = estimator.kernel_times([kernel for _, kernel in placed])
+    return placed, ms * (engine_ms / ms.sum()), in_table
+
+
 def breakdown(network: Network, estimator: Estimator, engine_ms: float) -> tuple[tuple[Share, ...], tuple[Share, ...]]:
     """Cost by stage in execution order and by kernel kind, dearest first; times sum to `engine_ms`."""
-    placed = [(p.stage, kernel) for p in network.graph.placements for kernel in block_kernels(p.block, estimator.rules)]
+    placed, ms, _ = timed_kernels(network.graph, estimator, engine_ms)
     kernels = [kernel for _, kernel in placed]
-    ms, _ = estimator.kernel_times(kernels)
-    ms *= engine_ms / ms.sum()
     width = element_bytes(estimator.precision)
     figures = np.array([(k.macs, k.moved * width, k.weights, 1) for k in kernels])
     params = {
         stage: sum(placement_cost(p).params for p in placements)
         for stage, placements in by_stage(network.graph).items()
     }
-    stages = _shares([stage for stage, _ in placed], ms, figures, params)
+    stages = _shares([placement.stage for placement, _ in placed], ms, figures, params)
     kinds = _shares([kind_name(kernel) for kernel in kernels], ms, figures, {})
     return stages, tuple(sorted(kinds, key=lambda share: -share.ms))
 

@@ -10,19 +10,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from scaler.accuracy import AccuracyModel, AccuracyPrediction
+from scaler.accuracy import AccuracyPrediction
 from scaler.cost import MIB, Cost, graph_cost, peak_activation_elements
 from scaler.devices import Precision, element_bytes
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import Estimator, Sums
-from scaler.models.detectors.families import FAMILIES
-from scaler.models.detectors.yolo_ret import YoloRetConfig
+from scaler.models.detectors.families import Config, build
+from scaler.search import memory
+from scaler.search.predictors import Predictor
 from scaler.space import Key, Params, Space, key
 
 CLASSES = {"voc": 20, "coco": 80}
 """Number of classes by data set."""
 
-METRICS = {"voc": "VOC AP50", "coco": "COCO AP50"}
+
+DEVICE_MEMORY = "device memory"
+"""The constraint that every device sets; looked at only where a network is large."""
 
 
 class Limits(NamedTuple):
@@ -50,7 +53,7 @@ class Network:
     """A candidate lowered and counted; the same for every device."""
 
     params: Params
-    config: YoloRetConfig
+    config: Config
     graph: Graph
 
     @cached_property
@@ -83,8 +86,7 @@ class Evaluator:
 
     Args:
         space: The search space.
-        dataset: `voc` or `coco`; gives the number of classes.
-        accuracy: Predictor for that data set.
+        accuracy: Predictor for the families of the space; its data set gives the number of classes.
         target_fps: Frame rate to reach, or None.
         limits: Other limits.
     """
@@ -92,14 +94,13 @@ class Evaluator:
     def __init__(
         self,
         space: Space,
-        dataset: str,
-        accuracy: AccuracyModel,
+        accuracy: Predictor,
         *,
         target_fps: float | None = None,
         limits: Limits = Limits(),
     ) -> None:
         self.space = space
-        self.dataset = dataset
+        self.dataset = accuracy.dataset
         self.accuracy = accuracy
         self.target_fps = target_fps
         self.limits = limits
@@ -115,8 +116,7 @@ class Evaluator:
 
     def _build(self, params: Params) -> Network:
         config = self.space.configure(params, CLASSES[self.dataset])
-        graph = FAMILIES[self.space.family].build(config)
-        return Network(params, config, graph)
+        return Network(params, config, build(config))
 
     def ap(self, params: Params) -> AccuracyPrediction:
         """Predicted accuracy of a candidate, computed once."""
@@ -131,18 +131,20 @@ class Evaluator:
         def score(params: Params) -> Evaluated:
             network = self.network(params)
             frame_ms = float(estimator.estimate(network.graph).frame[0])
-            return Evaluated(self.ap(params).mean, frame_ms, self.violations(network, frame_ms, estimator.precision))
+            return Evaluated(self.ap(params).mean, frame_ms, self.violations(network, frame_ms, estimator))
 
         return score
 
-    def violations(self, network: Network, frame_ms: float, precision: Precision) -> dict[str, float]:
-        """Relative excess over each constraint that is set."""
+    def violations(self, network: Network, frame_ms: float, estimator: Estimator) -> dict[str, float]:
+        """Relative excess over each constraint that is set, and over the device's memory."""
         found: dict[str, float] = {}
         if self.target_fps is not None:
             found["fps"] = frame_ms * self.target_fps / 1000 - 1
         for name, limit in self.limits._asdict().items():
             if limit is not None:
-                found[name] = network.figure(name, precision) / limit - 1
+                found[name] = network.figure(name, estimator.precision) / limit - 1
+        if not memory.surely_fits(network.graph, estimator.device):
+            found[DEVICE_MEMORY] = memory.excess(network.graph, estimator.device, estimator.precision)
         return found
 
     def score_many(self, candidates: Sequence[Params], estimator: Estimator) -> list[Evaluated]:
@@ -156,6 +158,6 @@ class Evaluator:
         ap = self.accuracy.predict_many([network.config for network in networks]).mean.tolist()
         frame = estimator.predict(sums).frame.tolist()
         return [
-            Evaluated(accuracy, ms, self.violations(network, ms, estimator.precision))
+            Evaluated(accuracy, ms, self.violations(network, ms, estimator))
             for network, accuracy, ms in zip(networks, ap, frame, strict=True)
         ]

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from scaler.accuracy import NOISE_AP
-from scaler.accuracy import load as load_accuracy
 from scaler.cost import Cost, layer_costs, stage_costs
 from scaler.devices import load_device
 from scaler.errors import UsageError, nearest_name
 from scaler.graph.graph import Layer
 from scaler.latency.estimator import Estimator, load_estimator
-from scaler.latency.fusion import block_kernels
-from scaler.published import yolo_ret_rows
-from scaler.search.cards import latency_card, params_of, short_name
-from scaler.search.describe import describe, kind_name
+from scaler.models.detectors.families import family_of
+from scaler.search.cards import latency_card
+from scaler.search.describe import describe, kind_name, timed_kernels
 from scaler.search.evaluation import Evaluator, Network
+from scaler.search.lighten import Lightening, change, lighten
+from scaler.search.predictors import load_predictor
+from scaler.search.published_models import published_models
 from scaler.search.result import Candidate, DeviceResult, ModelCard, SearchResult
 from scaler.search.result_file import read_result
 from scaler.space import Params, Space, Value
@@ -32,12 +33,24 @@ class Question:
     """Path of a pareto.json, name of a published model, or `key=value` pairs."""
     device: str | None = None
     pick: str = "best"
-    space: str = "yolo-ret"
-    dataset: str = "voc"
+    space: str | None = None
+    """None takes the space of the published model, or `yolo-ret`."""
+    dataset: str | None = None
+    """None takes the one that the family was published on."""
+    metric: str | None = None
+    """`ap50` or `ap`; None takes that of the publication."""
     precision: str | None = None
     """None takes the device's default."""
     power_mode: str | None = None
     overhead_ms: float | None = None
+    lighten: bool = False
+    """Whether to look for lighter heaviest blocks."""
+
+
+SPACES = {"yolo-ret": "yolo-ret", "scaled-yolov4": "scaled-yolov4", "retinanet": "lw-retinanet"}
+"""The shipped space of each family."""
+
+_METRICS = {"AP50": "ap50", "AP": "ap"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,10 @@ class Explanation:
     steps: tuple[Step, ...]
     """What to shrink first: most time saved per AP lost first."""
     latency_model: ModelCard
+    metric: str
+    """Of the accuracy: `VOC AP50`, `COCO AP`."""
+    lightening: Lightening | None = None
+    """The heaviest block and what would make it lighter, where asked for."""
 
     def layers(self) -> list[tuple[Layer, Cost]]:
         """Cost of every layer."""
@@ -99,21 +116,23 @@ def explain(question: Question) -> Explanation:
         result = read_result(Path(question.candidate))
         chosen = _device_of(result, question.device)
         params: Params = dict(_picked(chosen, question.pick).params)
-        space, dataset, device = read_space(result.space), result.dataset, chosen.device
+        space, device = read_space(result.space), chosen.device
+        accuracy = load_predictor(space, result.dataset, _METRICS[result.metric.rpartition(" ")[2]])
         precision, mode = chosen.precision, question.power_mode or chosen.power_mode
     else:
         if question.device is None:
             raise UsageError("which device? give for instance --device nano")
-        space, dataset, device = read_space(question.space), question.dataset, question.device
+        space, device = read_space(question.space or _space_of(question.candidate)), question.device
+        accuracy = load_predictor(space, question.dataset, question.metric)
         params = _named(question.candidate, space)
         profile = load_device(device)
         precision, mode = profile.require_precision(question.precision), question.power_mode or profile.default_mode
-    evaluator = Evaluator(space, dataset, load_accuracy(dataset))
+    evaluator = Evaluator(space, accuracy)
     estimator = load_estimator(device, precision=precision, power_mode=mode, overhead_ms=question.overhead_ms)
-    return _explanation(evaluator, estimator, space.canonical(params))
+    return _explanation(evaluator, estimator, space.canonical(params), lighten_too=question.lighten)
 
 
-def _explanation(evaluator: Evaluator, estimator: Estimator, params: Params) -> Explanation:
+def _explanation(evaluator: Evaluator, estimator: Estimator, params: Params, *, lighten_too: bool) -> Explanation:
     network = evaluator.network(params)
     return Explanation(
         candidate=describe(evaluator, estimator, params),
@@ -124,7 +143,15 @@ def _explanation(evaluator: Evaluator, estimator: Estimator, params: Params) -> 
         kernels=_kernels(network, estimator),
         steps=_steps(evaluator, estimator, params),
         latency_model=latency_card(estimator),
+        metric=evaluator.accuracy.metric,
+        lightening=lighten(evaluator, estimator, params) if lighten_too else None,
     )
+
+
+def _space_of(candidate: str) -> str:
+    """The space that has a published model; that of YOLO-ReT for anything else."""
+    published = published_models().get(candidate)
+    return "yolo-ret" if published is None else SPACES[family_of(published.config).name]
 
 
 def _device_of(result: SearchResult, name: str | None) -> DeviceResult:
@@ -157,13 +184,12 @@ def _picked(device: DeviceResult, pick: str) -> Candidate:
 
 def _named(text: str, space: Space) -> Params:
     """A published model by name, or parameters written as `key=value,...`."""
-    published = {
-        f"YOLO-ReT-{short_name(config)}@{config.resolution}": config
-        for row in yolo_ret_rows()
-        if row.table == "5" and (config := row.detector()) is not None
-    }
+    published = published_models()
     if text in published:
-        return space.canonical(params_of(published[text]))
+        found = space.find(published[text].config)
+        if found is None:
+            raise UsageError(f"{text} is not in the space {space.name!r}; give the space that has it with --space")
+        return found
     if "=" not in text:
         hint = nearest_name(text, published)
         raise UsageError(
@@ -198,18 +224,17 @@ def _value(name: str, text: str, before: Params, space: Space) -> Value:
 
 
 def _kernels(network: Network, estimator: Estimator) -> tuple[KernelTime, ...]:
-    placed = [(p.name, kernel) for p in network.graph.placements for kernel in block_kernels(p.block, estimator.rules)]
-    ms, found = estimator.kernel_times([kernel for _, kernel in placed])
-    ms *= float(estimator.estimate(network.graph).engine[0]) / ms.sum()
+    engine = float(estimator.estimate(network.graph).engine[0])
+    placed, ms, found = timed_kernels(network.graph, estimator, engine)
     times = [
         KernelTime(
-            name,
+            placement.name,
             kind_name(kernel),
             f"{kernel.c_in}x{kernel.h_in}x{kernel.w_in} -> {kernel.c_out}x{kernel.h_out}x{kernel.w_out}",
             float(time),
             bool(in_table),
         )
-        for (name, kernel), time, in_table in zip(placed, ms, found, strict=True)
+        for (placement, kernel), time, in_table in zip(placed, ms, found, strict=True)
     ]
     return tuple(sorted(times, key=lambda time: -time.ms))
 
@@ -222,23 +247,15 @@ def _steps(evaluator: Evaluator, estimator: Estimator, params: Params) -> tuple[
     for other in evaluator.space.neighbours(params):
         there = score(other)
         if there.frame_ms < here.frame_ms:
-            steps.append(Step(_change(params, other), here.frame_ms - there.frame_ms, here.ap - there.ap))
+            steps.append(Step(change(params, other), here.frame_ms - there.frame_ms, here.ap - there.ap))
     return tuple(sorted(steps, key=lambda step: -step.rate))
-
-
-def _change(before: Params, after: Params) -> str:
-    changed = [
-        f"{name} {before.get(name, '-')} -> {after.get(name, '-')}"
-        for name in dict.fromkeys((*before, *after))
-        if before.get(name) != after.get(name)
-    ]
-    return ", ".join(changed)
 
 
 def as_plain(explanation: Explanation) -> dict[str, Any]:
     """The explanation as plain data for JSON."""
     return {
         "device": explanation.device,
+        "metric": explanation.metric,
         "candidate": asdict(explanation.candidate),
         "cost": {**explanation.cost._asdict(), "flops": explanation.cost.flops},
         "stages": {
@@ -252,4 +269,5 @@ def as_plain(explanation: Explanation) -> dict[str, Any]:
         "kernels": [asdict(kernel) for kernel in explanation.kernels],
         "steps": [{**asdict(step), "ms_per_ap": step.rate} for step in explanation.steps],
         "latency_model": asdict(explanation.latency_model),
+        **({"lightening": explanation.lightening.as_plain()} if explanation.lightening else {}),
     }

@@ -14,15 +14,15 @@ import numpy as np
 
 from scaler import __version__
 from scaler.accuracy import NOISE_AP
-from scaler.accuracy import load as load_accuracy
 from scaler.devices import RUNTIME_TITLES
 from scaler.errors import UsageError
 from scaler.files import make_folder
 from scaler.latency.estimator import Estimator, load_estimator
-from scaler.search.cards import accuracy_card, latency_card, references, warm_starts
+from scaler.search.cards import latency_card, references, warm_starts
 from scaler.search.describe import describe
-from scaler.search.evaluation import METRICS, Evaluated, Evaluator, Limits
+from scaler.search.evaluation import DEVICE_MEMORY, Evaluated, Evaluator, Limits
 from scaler.search.front import knee, pareto_front
+from scaler.search.predictors import default_dataset, load_predictor
 from scaler.search.result import Candidate, DeviceResult, SearchResult
 from scaler.search.study import StudyOutcome, StudyPlan, run_study
 from scaler.space import Params
@@ -39,7 +39,10 @@ class SearchOptions:
     devices: tuple[str, ...]
     target_fps: float | None = None
     space: str = "yolo-ret"
-    dataset: str = "voc"
+    dataset: str | None = None
+    """None takes the one that the families of the space were published on."""
+    metric: str | None = None
+    """`ap50` or `ap`; None takes that of the publication."""
     precision: str | None = None
     """None takes each device's default."""
     power_mode: str | None = None
@@ -73,9 +76,9 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     """
     _check(options)
     space = read_space(options.space)
-    accuracy = load_accuracy(options.dataset)
+    accuracy = load_predictor(space, options.dataset, options.metric)
     limits = Limits(*(_tighter(a, b) for a, b in zip(options.limits, Limits(**space.limits), strict=True)))
-    evaluator = Evaluator(space, options.dataset, accuracy, target_fps=options.target_fps, limits=limits)
+    evaluator = Evaluator(space, accuracy, target_fps=options.target_fps, limits=limits)
     estimators: dict[str, Estimator] = {}
     for name in options.devices:
         estimator = load_estimator(
@@ -104,8 +107,8 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         command=options.command,
         space=options.space,
         space_size=space.size,
-        dataset=options.dataset,
-        metric=METRICS[options.dataset],
+        dataset=accuracy.dataset,
+        metric=accuracy.metric,
         sampler=options.sampler,
         seed=options.seed,
         trials=sum(outcome.trials for outcome in outcomes),
@@ -113,7 +116,7 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         study="; ".join(outcome.storage for outcome in outcomes),
         limits={name: value for name, value in limits._asdict().items() if value is not None},
         noise_ap=NOISE_AP,
-        accuracy_model=accuracy_card(accuracy),
+        accuracy_model=accuracy.card,
         devices=tuple(results),
     )
     return Search(result, any(outcome.interrupted for outcome in outcomes))
@@ -148,16 +151,18 @@ def _plan(options: SearchOptions, evaluator: Evaluator, estimator: Estimator) ->
         "device": estimator.device.id,
         "power_mode": estimator.mode.name,
         "precision": estimator.precision,
-        "dataset": options.dataset,
+        "dataset": evaluator.dataset,
         "target_fps": target,
         "overhead_ms": "published" if options.overhead_ms is None else f"{options.overhead_ms:g}",
         "limits": ", ".join(f"{name} <= {value}" for name, value in limits.items()) or "none",
         "latency": estimator.fingerprint,
     }
+    if not evaluator.accuracy.metric.endswith("AP50"):
+        metadata["metric"] = evaluator.accuracy.metric
     if options.study is not None:
         name = f"{options.study}-{estimator.device.id}"
     else:
-        asked = (evaluator.space.name, options.dataset, estimator.device.id, f"{target}fps", options.sampler)
+        asked = (evaluator.space.name, evaluator.dataset, estimator.device.id, f"{target}fps", options.sampler)
         digest = blake2b(repr((evaluator.space.digest, metadata)).encode(), digest_size=3).hexdigest()
         name = "-".join((*asked, f"seed{options.seed}", digest))
     return StudyPlan(
@@ -174,7 +179,9 @@ def default_folder(options: SearchOptions) -> Path:
     """Where reports and study go when the user names no folder: `results/` and the question."""
     target = "" if options.target_fps is None else f"-{options.target_fps:g}fps"
     devices = "-".join(Path(name).stem for name in options.devices)  # a device may be the path of a profile
-    return Path("results") / f"{Path(options.space).stem}-{options.dataset}-{devices}{target}"
+    dataset = options.dataset or default_dataset(read_space(options.space))
+    metric = "" if options.metric is None else f"-{options.metric}"
+    return Path("results") / f"{Path(options.space).stem}-{dataset}{metric}-{devices}{target}"
 
 
 def device_result(evaluator: Evaluator, estimator: Estimator, outcome: StudyOutcome) -> DeviceResult:
@@ -199,11 +206,22 @@ def device_result(evaluator: Evaluator, estimator: Estimator, outcome: StudyOutc
         front=front,
         pick=front[-1].id if front and evaluator.target_fps is not None else None,
         knee=None if best is None else evaluator.space.candidate_id(feasible[best][0]),
-        message=_message(evaluator, estimator, front, nearest),
+        message=_message(evaluator, estimator, front, nearest) + _left_out(estimator, seen),
         nearest=nearest,
         references=references(evaluator, estimator),
         explored=tuple((round(s.frame_ms, 3), round(s.ap, 3)) for _, s in seen),
         latency_model=latency_card(estimator),
+    )
+
+
+def _left_out(estimator: Estimator, seen: list[tuple[Params, Evaluated]]) -> str:
+    """How many candidates the device's memory excluded, in a sentence; empty where none."""
+    count = sum(scored.violations.get(DEVICE_MEMORY, 0) > 0 for _, scored in seen)
+    if not count:
+        return ""
+    return (
+        f" {count} of the {len(seen)} candidates evaluated were left out: building their engines would take more than "
+        f"the {estimator.device.memory_gib or 0:g} GiB of the device."
     )
 
 
@@ -256,9 +274,14 @@ def _unreachable(evaluator: Evaluator, estimator: Estimator, nearest: Candidate)
             f"{nearest.overhead_ms:.1f} ms and the network {nearest.engine_ms.mean:.1f} ms "
             f"(most in {dearest.name}: {dearest.ms:.1f} ms)"
         )
-    for name, excess in evaluator.violations(network, frame, estimator.precision).items():
+    for name, excess in evaluator.violations(network, frame, estimator).items():
         if name != "fps" and excess > 0:
-            reasons.append(f"it exceeds the limit on {name} by {100 * excess:.0f} %")
+            what = (
+                f"the {estimator.device.memory_gib:g} GiB of the device"
+                if name == DEVICE_MEMORY
+                else f"the limit on {name}"
+            )
+            reasons.append(f"it exceeds {what} by {100 * excess:.0f} %")
     return (
         f"None of the candidates evaluated meets the demands on {estimator.device.name}. {nearest.id} comes nearest "
         f"with {nearest.fps.mean:.1f} FPS and AP {nearest.ap.mean:.1f}; {'; '.join(reasons)}."

@@ -7,6 +7,7 @@ to work as they should, every alternative of every parameter is suggested (`drop
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -35,8 +36,9 @@ class FlatSpace:
 
     def __init__(self, space: Space) -> None:
         self.space = space
+        self._alternatives = Counter(p.name for p in space.parameters for _ in p.alternatives)
         self.distributions: dict[str, BaseDistribution] = {
-            _flat_name(parameter, option): _distribution(option)
+            self._name(parameter, option): _distribution(option)
             for parameter in space.parameters
             for option in parameter.alternatives
             if len(option.values) > 1
@@ -47,7 +49,7 @@ class FlatSpace:
         params: Params = {}
         for parameter in self.space.parameters:
             if (option := parameter.active(params)) is not None:
-                value = flat.get(_flat_name(parameter, option))
+                value = flat.get(self._name(parameter, option))
                 found = None if value is None else option.nearest(value)
                 params[parameter.name] = option.values[0] if found is None else found
         return params
@@ -58,8 +60,11 @@ class FlatSpace:
         for parameter in self.space.parameters:
             option = parameter.active(params)
             if option is not None and len(option.values) > 1:
-                flat[_flat_name(parameter, option)] = params[parameter.name]
+                flat[self._name(parameter, option)] = params[parameter.name]
         return flat
+
+    def _name(self, parameter: Parameter, option: Alternative) -> str:
+        return f"{parameter.name}[{option.label}]" if self._alternatives[parameter.name] > 1 else parameter.name
 
 
 class Steered(BaseSampler):
@@ -126,10 +131,6 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
         "gp": lambda seed: GPSampler(seed=seed, deterministic_objective=True),
     }
     return makers[name](seed % _LARGEST_SEED)
-
-
-def _flat_name(parameter: Parameter, option: Alternative) -> str:
-    return f"{parameter.name}[{option.label}]" if len(parameter.alternatives) > 1 else parameter.name
 
 
 def _distribution(option: Alternative) -> BaseDistribution:

@@ -2,7 +2,7 @@
 
 Source: Wang, Bochkovskiy, Liao, "Scaled-YOLOv4: Scaling Cross Stage Partial Network" (CVPR 2021) and the
 configurations and code that its authors released. Parameters and FLOPs agree with those for every published
-configuration (tests/test_scaled_yolov4_counts.py); choices are explained in docs/adr/010-scaled-yolov4.md.
+configuration (tests/test_scaled_yolov4_counts.py); choices are explained in docs/adr/013-scaled-yolov4.md.
 """
 
 from __future__ import annotations

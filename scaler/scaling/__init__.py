@@ -1,0 +1,1 @@
+"""Compound scaling: the published rules, and networks scaled by them to a budget or a frame rate."""

@@ -1,0 +1,55 @@
+"""Whether a network fits into a device's memory, where its engine must be built too: engines do not travel.
+
+A rule of thumb, not a measurement. While TensorRT builds, the file's FP32 weights are in memory twice (the parser's and
+the builder's), beside the engine's own and its activations, for which the builder tries kernels in buffers as large
+again; system, CUDA context and libraries hold what `RESERVED_GIB` says. A CPU runtime builds no engine, but holds
+the weights twice as well.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scaler.cost import block_cost, graph_cost, peak_activation_elements
+from scaler.devices import Device, Gpu, Precision, element_bytes
+from scaler.graph.graph import Graph
+
+__all__ = ["RESERVED_GIB", "build_gib", "excess", "surely_fits"]
+
+GIB = 2**30
+RESERVED_GIB = 1.5
+"""Of a Jetson's memory, which CPU and GPU share: 0.5 to 1 GiB for a system without desktop, the rest CUDA's."""
+_RESERVED_CPU_GIB = 0.5
+_FP32_COPIES, _FP32_BYTES = 2, 4
+_SURE = 0.25
+
+
+def build_gib(graph: Graph, device: Device, precision: Precision) -> float:
+    """GiB that building and running a network takes at its worst moment, the system included."""
+    width = element_bytes(precision)
+    weights = graph_cost(graph).folded_params * (_FP32_COPIES * _FP32_BYTES + width)
+    activations = 2 * peak_activation_elements(graph) * width
+    return _reserved(device) + (weights + activations) / GIB
+
+
+def excess(graph: Graph, device: Device, precision: Precision) -> float:
+    """How much more than the device's memory that is, relative to it; 0 or less where it fits, or nobody knows."""
+    if device.memory_gib is None:
+        return 0.0
+    return build_gib(graph, device, precision) / device.memory_gib - 1
+
+
+def surely_fits(graph: Graph, device: Device) -> bool:
+    """Whether a network is so small that nobody needs to count: cheap, for every candidate of a search.
+
+    The largest maps of a detector are of 64 channels at half the side of the picture, or thereabouts.
+    """
+    if device.memory_gib is None:
+        return True
+    weights = sum(block_cost(placement.block).folded_params for placement in graph.placements)
+    free = (device.memory_gib - _reserved(device)) * GIB
+    return _FP32_BYTES * ((_FP32_COPIES + 1) * weights + 64 * math.prod(graph.input_shape[1:])) < _SURE * free
+
+
+def _reserved(device: Device) -> float:
+    return RESERVED_GIB if isinstance(device.chip, Gpu) else _RESERVED_CPU_GIB
