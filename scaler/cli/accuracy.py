@@ -1,18 +1,23 @@
-"""`scaler accuracy`: the accuracy predictor."""
+"""`scaler accuracy`: the accuracy predictors."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scaler.cli.options import Json, console, print_json
 
 if TYPE_CHECKING:
-    from scaler.accuracy.validation import CrossValidation
+    from collections.abc import Sequence
 
-app = typer.Typer(help="Validate the accuracy predictor.", no_args_is_help=True)
+    from scaler.accuracy.scores import By, CrossValidation
+
+app = typer.Typer(help="Validate the accuracy predictors.", no_args_is_help=True)
+
+FAMILIES = ("yolo-ret", "scaled-yolov4", "retinanet", "vovnet")
+"""Of which errors are told; `vovnet` is what a backbone's gain in one detector says of another detector."""
 
 
 @app.callback()
@@ -21,40 +26,98 @@ def _group() -> None:
 
 
 @app.command("validate")
-def validate_command(json_output: Json = False) -> None:
-    """Recompute the cross-validation of the accuracy predictor from the published results.
+def validate_command(
+    family: Annotated[
+        str | None, typer.Option("--family", help=f"One of {', '.join(FAMILIES)}; otherwise all of them.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Recompute the cross-validation of the accuracy predictors from the published results.
 
-    Example: scaler accuracy validate
+    Example: scaler accuracy validate --family scaled-yolov4
     """
-    from scaler.accuracy.validation import validate  # noqa: PLC0415
+    from scaler.accuracy.validation import NOISE_STATEMENT  # noqa: PLC0415
+    from scaler.errors import UsageError, unknown_name  # noqa: PLC0415
 
-    report = validate()
-    named: dict[str, CrossValidation] = {
-        "VOC AP50, each detector left out": report.voc[0],
-        "VOC AP50, each backbone left out": report.voc[1],
-        "COCO AP50, each detector left out": report.coco[0],
-        "COCO AP50, each backbone left out": report.coco[1],
-    }
+    if family is not None and family not in FAMILIES:
+        raise UsageError(unknown_name("family", family, FAMILIES))
+    parts = [part for name in FAMILIES if family in (None, name) for part in _validated(name)]
     if json_output:
-        print_json({name: asdict(part.score) for name, part in named.items()})
+        print_json([_as_data(part) for part in parts])
         return
+    screen = console()
+    screen.print(_table(parts))
+    for part in parts:
+        if part.scheme != "leave-one-backbone-out" and "COCO AP50" not in part.figure:
+            screen.print(f"\n{part.family}, {part.figure}, {part.scheme}", style="bold")
+            screen.print(f"  worst: {'; '.join(_told(part))}")
+            by: By = "group" if part.family == "yolo-ret" or "network" in part.scheme else "recipe"
+            errors = [f"{name} {error:.2f} ({count})" for name, (count, error) in part.errors(by).items()]
+            screen.print(f"  mean error in AP (results) by {by}: {', '.join(errors)}")
+    screen.print(f"\n{NOISE_STATEMENT}")
+
+
+def _validated(family: str) -> Sequence[CrossValidation]:
+    """Every figure and scheme of a family."""
+    if family == "yolo-ret":
+        from scaler.accuracy.validation import validate  # noqa: PLC0415
+
+        report = validate()
+        return (*report.voc, *report.coco, *report.coco_ap)
+    if family == "vovnet":
+        from scaler.accuracy.backbone_gains import leave_one_out  # noqa: PLC0415
+
+        return (leave_one_out(),)
+    from scaler.accuracy.validation_laws import validate as validate_law  # noqa: PLC0415
+
+    return (*validate_law(family, "ap"), *validate_law(family, "ap50"))
+
+
+def _table(parts: Sequence[CrossValidation]) -> Any:
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "results", "mean error", "Kendall tau", "90 % interval covers", "half width"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, part in named.items():
+    words = ("family", "figure", "left out")
+    for heading in (*words, "results", "mean error", "Kendall tau", "90 % interval covers", "half width"):
+        table.add_column(heading, justify="left" if heading in words else "right")
+    for part in parts:
         score = part.score
         table.add_row(
-            name,
+            part.family,
+            part.figure,
+            part.scheme.removeprefix("leave-").removesuffix("-out").replace("-", " "),
             str(score.n),
             f"{score.mean_absolute_error_ap:.2f} AP",
             f"{score.kendall_tau:.3f}",
             f"{100 * score.coverage:.0f} %",
             f"{score.mean_half_width_ap:.2f} AP",
         )
-    screen = console()
-    screen.print(table)
-    errors = report.voc[1].error_by_backbone()
-    screen.print("VOC, by backbone left out: " + ", ".join(f"{name} {error:.2f}" for name, error in errors.items()))
-    screen.print(report.noise)
+    return table
+
+
+def _told(part: CrossValidation) -> list[str]:
+    """The worst rows in words."""
+    return [
+        f"{row.label}, {row.recipe}: {row.published:.1f} published, {row.predicted:.1f} predicted"
+        for row in part.worst(3)
+    ]
+
+
+def _as_data(part: CrossValidation) -> dict[str, Any]:
+    errors = {
+        by: {name: {"n": count, "mean_absolute_error_ap": error} for name, (count, error) in part.errors(by).items()}
+        for by in ("group", "recipe")
+    }
+    rows = [
+        {"label": row.label, "recipe": row.recipe, "published": row.published, "predicted": row.predicted}
+        for row in part.worst()
+    ]
+    return {
+        "family": part.family,
+        "figure": part.figure,
+        "scheme": part.scheme,
+        **asdict(part.score),
+        "by_group": errors["group"],
+        "by_recipe": errors["recipe"],
+        "worst": rows,
+    }

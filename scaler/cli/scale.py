@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scaler.cli.options import Json, OverheadMs, PowerMode, Precision, console, print_json, say
+from scaler.cli.options import Json, Metric, OverheadMs, PowerMode, Precision, console, print_json, say
 from scaler.errors import UsageError
 
 
@@ -24,6 +24,10 @@ def command(
     fps: Annotated[float | None, typer.Option("--fps", help="Frame rate to reach, in place of a factor.")] = None,
     resolution: Annotated[
         int | None, typer.Option("--resolution", help="Input size to start from; the published one otherwise.")
+    ] = None,
+    metric: Metric = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Training recipe of the predicted accuracy; the paper's otherwise.")
     ] = None,
     precision: Precision = None,
     power_mode: PowerMode = None,
@@ -54,6 +58,8 @@ def command(
             factor=factor,
             fps=fps,
             resolution=resolution,
+            metric=metric,
+            recipe=recipe,
             precision=precision,
             power_mode=power_mode,
             overhead_ms=overhead_ms,

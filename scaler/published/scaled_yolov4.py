@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from scaler.files import choice_cell, integer_cell, read_csv
-from scaler.models.detectors.scaled_yolov4 import ActivationName, ScaledYoloV4Config, Variant
+from scaler.models.detectors.scaled_yolov4 import ActivationName, ScaledYoloV4Config, Variant, native_activation
 from scaler.published.cells import figure
 
 __all__ = ["SCALED_YOLOV4_FILE", "ScaledYoloV4Row", "scaled_yolov4_rows"]
@@ -63,11 +63,12 @@ class ScaledYoloV4Row:
         """The detector of a row, or None where the network is none of the family's."""
         if not self.variant or self.width is None or self.depth is None:
             return None
+        own = not self.activation or self.activation == native_activation(self.variant)
         return ScaledYoloV4Config(
             variant=_named(self.variant, _VARIANTS),
             width=self.width,
             depth=self.depth,
-            activation=_named(self.activation, _ACTIVATIONS),
+            activation="native" if own else _named(self.activation, _ACTIVATIONS),
             rfcr=self.rfcr,
             resolution=self.resolution,
             classes=classes,

@@ -192,7 +192,7 @@ def _title(fronts: Sequence[tuple[SearchResult, DeviceResult]]) -> str:
     titles = list(dict.fromkeys(device.title for _, device in fronts))
     spaces = " and ".join(dict.fromkeys(result.space for result, _ in fronts))
     where = titles[0] if len(titles) == 1 else f"{len(fronts)} devices"
-    return f"Pareto-optimal {spaces} detectors on {where}"
+    return f"Pareto-optimal detectors of {spaces} on {where}"
 
 
 def _subtitle(results: Sequence[SearchResult]) -> str:

@@ -12,7 +12,7 @@ Params = Mapping[str, ParameterValue]
 ABSENT = "–"
 """Shown where a parameter is not active."""
 
-_TITLES = {"drop": "truncation", "rfcr": "RFCR"}
+_TITLES = {"drop": "truncation", "rfcr": "RFCR", "ese": "eSE", "variant": "network", "space": "family"}
 _SHORT_TITLES = {"truncation": "trunc", "resolution": "res"}
 _PARTNERS = {"repeats": "neck", "shortcut": "rfcr"}
 """Parameters that are shown inside the column of another one, where that one exists."""
@@ -23,7 +23,14 @@ _PROPER_NAMES = {
     "fpn": "FPN",
     "panet": "PANet",
     "bifpn": "BiFPN",
+    "yoloret": "YOLO-ReT",
+    "scaledyolov4": "Scaled-YOLOv4",
+    "vovnetret": "VoVNet-ReT",
+    "lwretinanet": "RetinaNet",
 } | {f"efficientnetb{n}": f"EfficientNet-B{n}" for n in range(8)}
+
+_BEGINNINGS = {"vovnet2-": "VoVNetV2-", "vovnet-": "VoVNet-", "resnet-": "ResNet-"}
+"""Of names that go on with their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +88,20 @@ def label_parts(params: Params) -> tuple[list[str], list[str]]:
     for column in columns([params]):
         text = column.text(params)
         match column.key:
-            case "backbone":
+            case "space":
+                head.extend([] if "variant" in params else [text])
+            case "variant" | "backbone":
                 head.append(text)
             case "width":
-                head.append(f"×{text}")
+                head.append(f"×{text}" if isinstance(params["width"], float) else f"{text} channels")
+            case "depth":
+                head.append(f"depth ×{text}")
+            case "ese" | "stem":
+                tail.extend([f"{column.title} {text}"] if text not in ("all", "stride4") else [])
+            case "towers":
+                tail.append(f"towers of {text}")
+            case "lighten":
+                tail.append(f"head {text}" if text != "none" else "full head")
             case "drop":
                 head.extend([f"cut {text}"] if text != "none" else [])
             case "neck":
@@ -105,6 +122,9 @@ def proper_name(value: ParameterValue) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)
+    for beginning, proper in _BEGINNINGS.items():
+        if text.startswith(beginning):
+            return proper + text.removeprefix(beginning)
     return _PROPER_NAMES.get(text.lower().replace("-", "").replace("_", ""), text)
 
 
@@ -182,4 +202,9 @@ def _rfcr(key: str, params: Params) -> str:
     return proper_name(params[key]) + ("+s4" if params.get("shortcut") is True else "")
 
 
-_WORDING = {"drop": _truncation, "neck": _neck, "rfcr": _rfcr}
+def _variant(key: str, params: Params) -> str:
+    value = str(params[key])
+    return f"YOLOv4-{value if value.startswith(('tiny', 'pacsp')) else value.upper()}"
+
+
+_WORDING = {"drop": _truncation, "neck": _neck, "rfcr": _rfcr, "variant": _variant}
