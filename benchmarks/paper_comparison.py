@@ -6,12 +6,13 @@ from scaler.accuracy.validation import validate
 from scaler.latency.calibration import CALIBRATED_DEVICES, calibrate
 from scaler.latency.validation import cross_validate
 from scaler.published import yolo_ret_rows
-from scaler.search.cards import short_name
+from scaler.search.published_models import published_models
 
 
 def table() -> str:
     """The comparison as Markdown."""
     ap = {row.config: row.predicted for row in validate().voc[0].rows}
+    names = {model.config: model.name for model in published_models().values()}
     left_out = [cross_validate(calibrate(device)[0], "network") for device in CALIBRATED_DEVICES]
     fps = [{row.row.group: 1000 / row.predicted_ms for row in part.rows} for part in left_out]
     lines = [
@@ -22,7 +23,7 @@ def table() -> str:
         config = row.detector() if row.table == "5" else None
         if config is not None:
             published = (row.fps_nano, row.fps_nx, row.fps_agx)
-            cells = [f"YOLO-ReT-{short_name(config)}@{config.resolution}", f"{row.ap50_voc:.2f}", f"{ap[config]:.1f}"]
+            cells = [names[config], f"{row.ap50_voc:.2f}", f"{ap[config]:.1f}"]
             for figure, predicted in zip(published, fps, strict=True):
                 cells += [f"{figure:.1f}", f"{predicted[config.name]:.1f}"]
             lines.append(f"| {' | '.join(cells)} |")

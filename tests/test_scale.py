@@ -158,6 +158,12 @@ def test_size_alone_costs_its_square_exactly():
     assert max(per_pixel) == pytest.approx(min(per_pixel), rel=1e-12)
 
 
+@pytest.mark.parametrize("size", [160, 608, 2048])
+def test_stages_alone_take_the_nearest_size_of_their_stride(size: int):
+    line = alone(replace(BASES["yolov4-csp"], resolution=size), "stages")
+    assert [config.resolution for config in line] == {160: [160, 192, 256], 608: [608, 640, 640]}.get(size, [size] * 3)
+
+
 def test_tiny_has_neither_depth_nor_stages_to_move():
     assert alone(BASES["yolov4-tiny"], "depth") == (BASES["yolov4-tiny"],)
     assert alone(BASES["yolov4-tiny"], "stages") == (BASES["yolov4-tiny"],)
@@ -184,7 +190,7 @@ def test_half_of_csp_is_the_released_m():
 
 
 @pytest.mark.parametrize("model", BASES)
-@pytest.mark.parametrize("factor", [0.25, 0.7, 1.0, 1.5])
+@pytest.mark.parametrize("factor", [0.25, 1.5])
 def test_the_chosen_network_is_the_nearest_of_the_order(model: str, factor: float):
     found = plan(model, "agx-orin", factor=factor)
     wanted = factor * macs(BASES[model])
@@ -250,6 +256,20 @@ def test_each_factor_alone_comes_as_near_as_its_steps_allow():
     assert by_factor["stages"].remark.startswith("5 are the fewest")
 
 
+def test_a_factor_that_is_predicted_to_do_better_is_said():
+    for found in (plan("yolov4-csp", factor=0.5), plan("yolov4-csp", "agx-orin", factor=4.0)):
+        better = [
+            row.how
+            for row in found.alone
+            if row.scaled is not None
+            and row.scaled.frame_ms.mean <= found.chosen.frame_ms.mean
+            and row.scaled.ap.mean > found.chosen.ap.mean + found.judge.accuracy.noise_ap
+        ]
+        said = [remark for remark in found.remarks if "do better" in remark]
+        assert bool(said) == bool(better)
+        assert all(remark.split()[0] in better for remark in said)
+
+
 def test_curves_run_through_base_and_chosen_network():
     found = plan("yolov4-csp", factor=0.5)
     curves = found.curves()
@@ -308,6 +328,8 @@ def fails(capsys, *arguments: str, code: int) -> str:
         (["yolov4-csp", "--fps", "100000", "-d", "nano"], 1, "the nearest is yolov4-tiny-w0.25-256 with"),
         (["yolov4-csp", "--factor", "1", "-d", "nx", "--plot", "x.bmp"], 2, "unknown kind of picture"),
         (["yolov4-csp", "--factor", "1", "-d", "nx", "--precision", "fp8"], 2, "fp8"),
+        (["yolov4-csp", "--factor", "1", "-d", "nx", "--recipe", "papre"], 2, "papre"),
+        (["yolov4-csp", "--factor", "1", "-d", "nx", "--metric", "map"], 2, "map"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(capsys, tmp_path, monkeypatch, arguments, code, says):
@@ -336,6 +358,16 @@ def test_json_on_standard_output_is_the_whole_plan(capsys):
     assert data["moves"][0]["phase"] == "depth and width"
     assert data["latency_model"]["provenance"] == "calibrated"
     assert data["base"]["flops"] == pytest.approx(120.240e9, rel=1e-4)
+
+
+def test_another_recipe_and_metric_give_another_accuracy(capsys):
+    found = []
+    for more in ([], ["--recipe", "pytorch-2021-10"], ["--metric", "ap50"]):
+        assert run(["scale", "yolov4-csp", "--factor", "0.5", "-d", "nx", "--json", *more]) == 0
+        data = json.loads(capsys.readouterr().out)
+        found.append((data["metric"], data["recipe"], round(data["base"]["ap"]["mean"], 3)))
+    assert [metric for metric, _, _ in found] == ["COCO AP", "COCO AP", "COCO AP50"]
+    assert found[0][2] < found[1][2] < found[2][2]
 
 
 def test_csv_has_a_row_for_every_step_of_every_factor(capsys, tmp_path):

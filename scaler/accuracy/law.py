@@ -49,8 +49,8 @@ class Law(Generic[X]):
     title: str
     fitted_on: str
     """Whose training runs."""
-    priors: Mapping[Metric, Mapping[str, Prior]]
-    """Beliefs about the parameters by metric, in the order of `value`."""
+    priors: Callable[[Metric], Mapping[str, Prior]]
+    """Beliefs about the parameters, in the order of `value`."""
     features: Callable[[Iterable[Any]], X]
     value: Callable[[FloatArray, X], FloatArray]
     """Accuracy in points by the default recipe: parameters of shape ``[..., count]``, result ``[..., n]``."""
@@ -77,14 +77,14 @@ class Law(Generic[X]):
 def parameter_names(law: Law[X], metric: Metric) -> tuple[str, ...]:
     """Of all parameters, in the order of `LawFit.theta`."""
     others = list(law.recipes)[1:]
-    return (*law.priors[metric], *(f"recipe {name}" for name in others), *(f"slope {name}" for name in others))
+    return (*law.priors(metric), *(f"recipe {name}" for name in others), *(f"slope {name}" for name in others))
 
 
 def priors(law: Law[X], metric: Metric) -> tuple[Prior, ...]:
     """Beliefs about all parameters, in the same order."""
     count = len(law.recipes) - 1
     offset, slope = Prior(0.0, law.recipe_sd_ap, -8.0, 8.0), Prior(0.0, law.slope_sd_ap, -4.0, 4.0)
-    return (*law.priors[metric].values(), *[offset] * count, *[slope] * count)
+    return (*law.priors(metric).values(), *[offset] * count, *[slope] * count)
 
 
 def gradient(
@@ -94,7 +94,7 @@ def gradient(
 
     Those by the law's parameters are forward differences, those by the recipes' exact.
     """
-    own = len(law.priors[metric])
+    own = len(law.priors(metric))
     stacked = law.value(theta[:own] + _STEP * np.vstack([np.zeros(own), np.eye(own)]), x)
     places = {name: i for i, name in enumerate(law.recipes)}
     by_offset = np.eye(len(places))[[places[name] for name in recipes], 1:]

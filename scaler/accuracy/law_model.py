@@ -79,7 +79,7 @@ class LawAccuracy:
     @property
     def recipes(self) -> tuple[Recipe, ...]:
         """All recipes, the default first; one without a run of this metric is not among them."""
-        own, deviation = len(self.law.priors[self.key]), np.sqrt(np.diag(self.fit.covariance))
+        own, deviation = len(self.law.priors(self.key)), np.sqrt(np.diag(self.fit.covariance))
         places = {name: own - 1 + i for i, name in enumerate(self.law.recipes)}
         default = next(iter(self.law.recipes))
         return tuple(

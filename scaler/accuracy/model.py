@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from scaler.accuracy.curve import NAMES
-from scaler.accuracy.features import Features, features, outside
+from scaler.accuracy.features import REFERENCE_RESOLUTION, Features, features, outside
 from scaler.accuracy.posterior import Fit, Link
 from scaler.accuracy.prediction import (
     METRIC_NAMES,
@@ -40,6 +40,8 @@ __all__ = ["SCHEMA_VERSION", "SHIPPED_FILE", "YoloRetAccuracy", "read_model", "r
 SHIPPED_FILE = Path(__file__).with_name("yolo_ret.json")
 SCHEMA_VERSION = 2
 _RECIPE = Recipe("yolo-ret", 0.0, 0.0, 61, "the paper's two stages (100 and 150 epochs) from ImageNet weights")
+_RATIO_SD_BY_SCALE = 0.025
+"""Doubt about the share of AP in AP50 per e-fold of the resolution; RetinaNet's drifts by 0.016 (its Table 1e)."""
 _TARGETS: dict[tuple[Dataset, Metric], str] = {
     ("voc", "ap50"): "voc",
     ("coco", "ap50"): "coco",
@@ -105,20 +107,30 @@ class YoloRetAccuracy:
     def predict(self, config: YoloRetConfig) -> AccuracyPrediction:
         """The prediction of one configuration; `predict_many` is 30 times as fast where there are many."""
         mean, low, high = (float(values[0]) for values in self._interval(features([config])))
-        reasons = outside(config)
+        reasons = outside(config) + self._without_ap(config.resolution)
         provenance: Provenance = "estimated" if config.backbone in VOVNETS else self.provenance
         return AccuracyPrediction(mean, low, high, not reasons, reasons, provenance)
 
     def predict_many(self, configs: Iterable[YoloRetConfig]) -> Predictions:
         """The predictions of many configurations."""
         x = features(configs)
-        return Predictions(*self._interval(x), x.inside > 0.0)
+        known = x.inside > 0.0 if self.ap is None else (x.inside > 0.0) & (x.ln_scale == 0.0)
+        return Predictions(*self._interval(x), known)
+
+    def _without_ap(self, resolution: int) -> tuple[str, ...]:
+        """Why COCO AP is less known than AP50."""
+        if self.ap is None or resolution == REFERENCE_RESOLUTION:
+            return ()
+        return (f"no COCO AP was published at {resolution} px, only at {REFERENCE_RESOLUTION}",)
 
     def _interval(self, x: Features) -> tuple[FloatArray, FloatArray, FloatArray]:
         mean, variance = self.fit.mean_and_variance(x)
-        for link in (self.coco, self.ap):
-            if link is not None:
-                mean, variance = link.apply(mean, variance)
+        if self.coco is not None:
+            mean, variance = self.coco.apply(mean, variance)
+        if self.ap is not None:
+            drift = _RATIO_SD_BY_SCALE * x.ln_scale * mean
+            mean, variance = self.ap.apply(mean, variance)
+            variance = variance + drift**2
         half = Z_90 * np.sqrt(variance)
         return np.clip(mean, 0.0, 100.0), np.clip(mean - half, 0.0, 100.0), np.clip(mean + half, 0.0, 100.0)
 

@@ -21,8 +21,8 @@ from scaler.accuracy.curve import Prior
 from scaler.accuracy.law import Law
 from scaler.accuracy.prediction import FloatArray, Metric
 from scaler.accuracy.retinanet_macs import reduction
-from scaler.models.detectors.retinanet import BACKBONES, PUBLISHED_TOWERS
-from scaler.published.retinanet import LIGHTER_GAINS
+from scaler.models.detectors.retinanet import BACKBONES, PUBLISHED_TOWERS, RetinaNetConfig
+from scaler.published.retinanet import LIGHTER_GAINS, SHORT_SIDE
 
 __all__ = ["LAW", "Features", "features", "lighter_gain", "outside", "value"]
 
@@ -55,7 +55,7 @@ class Features(NamedTuple):
     backbone: FloatArray
     """Index of the backbone in the law's gains; 0 is ResNet-50."""
     flops: FloatArray
-    """(size / 800)^2 over the reduction of the lighter head."""
+    """(short side / 800)^2 over the reduction of the lighter head."""
     lighter_gain: FloatArray
     """Over input scaling at the same FLOPs, in points of AP."""
     halvings: FloatArray
@@ -95,7 +95,7 @@ def features(networks: Iterable[Any]) -> Features:
 
 def outside(network: Any) -> tuple[str, ...]:
     """Why a network lies outside the published data; empty where it lies inside."""
-    backbone, _, width, towers, lighten, resolution = _fields(network)
+    backbone, _, width, towers, lighten, size = _fields(network)
     reasons = []
     if backbone not in _PUBLISHED_BACKBONES:
         source = backbone_gains()[backbone].source
@@ -108,9 +108,9 @@ def outside(network: Any) -> tuple[str, ...]:
     if towers != PUBLISHED_TOWERS:
         reasons.append(f"towers of {towers} were not published, only of {PUBLISHED_TOWERS}")
     low, high = _PUBLISHED_SIZES
-    if not low <= resolution <= high:
-        side = "below" if resolution < low else "above"
-        reasons.append(f"resolution {resolution} lies {side} the published {low}..{high}")
+    if not low <= size <= high:
+        side = "below" if size < low else "above"
+        reasons.append(f"a short side of {size:g} px lies {side} the published {low}..{high}")
     return tuple(reasons)
 
 
@@ -146,23 +146,25 @@ def lighter_gain(flops_reduction: float) -> float:
     return gain + slope * (flops_reduction - first)
 
 
-def _fields(network: Any) -> tuple[str, str, int, int, str, int]:
+def _fields(network: Any) -> tuple[str, str, int, int, str, float]:
+    """What the law reads; a configuration is of a square, which shows a 4:3 picture smaller than published."""
+    square = isinstance(network, RetinaNetConfig)
     return (
         network.backbone,
         getattr(network, "stride_in", "1x1"),
         getattr(network, "width", _PUBLISHED_WIDTH),
         getattr(network, "towers", PUBLISHED_TOWERS),
         getattr(network, "lighten", "none"),
-        network.resolution,
+        SHORT_SIDE * network.resolution if square else network.resolution,
     )
 
 
 @cache
-def _row(backbone: str, stride_in: str, width: int, towers: int, lighten: str, resolution: int) -> tuple[float, ...]:
+def _row(backbone: str, stride_in: str, width: int, towers: int, lighten: str, size: float) -> tuple[float, ...]:
     fewer = reduction(backbone, stride_in, width, towers, lighten)
     low, high = _PUBLISHED_SIZES
-    beyond = max(math.log(low / resolution), math.log(resolution / high), 0.0)
-    flops = (resolution / _NATIVE) ** 2
+    beyond = max(math.log(low / size), math.log(size / high), 0.0)
+    flops = (size / _NATIVE) ** 2
     doubt = _BEYOND_SIZE_SD * beyond
     if lighten != "none":
         lost = 13.0 * (math.exp(-3.4 * flops / fewer) - math.exp(-3.4 * flops))  # of RetinaNet-ResNet50, fitted
@@ -184,17 +186,17 @@ LAW: Law[Features] = Law(
     family="retinanet",
     title="RetinaNet accuracy law",
     fitted_on="published training runs (Focal Loss paper and four model zoos)",
-    priors={"ap": _priors("ap"), "ap50": _priors("ap50")},
+    priors=_priors,
     features=features,
     value=value,
     size=lambda x: np.zeros_like(x.flops),
     doubt_ap=lambda x: x.doubt,
     outside=outside,
     judged=lambda network: network.backbone not in _PUBLISHED_BACKBONES or network.lighten != "none",
-    evaluation="rectangular: the short side is the resolution, the long one at most 1333 px",
+    evaluation="rectangular: published for short sides of 400 to 800 px, the long side at most 1333",
     notes=(
-        "a square letterboxed engine of side s sees a 4:3 picture at a short side of 0.75 s: read its AP there "
-        "(ResNet-50 at 800: 34.3 instead of 35.7)",
+        "predictions are for square engines: one of side s shows a 4:3 picture with a short side of 0.75 s, and has "
+        "the published AP of that (ResNet-50 at 800 px: 34.3, published for 600)",
     ),
     scatter_ap=0.2,
     recipes=RECIPES,

@@ -19,7 +19,7 @@ import numpy as np
 
 from scaler.accuracy.curve import Prior
 from scaler.accuracy.law import Law
-from scaler.accuracy.prediction import FloatArray
+from scaler.accuracy.prediction import FloatArray, Metric
 from scaler.accuracy.scaled_macs import macs_per_pixel
 from scaler.accuracy.scaled_recipes import RECIPES
 from scaler.models.detectors.scaled_yolov4 import PLANS, is_tiny, native_activation, scaled_units
@@ -87,6 +87,11 @@ _FITTED = {
     "above_gain": (Prior(0.5, 0.5, 0.0, 3.0),) * 2,
 }
 """Beliefs about AP and AP50. RFCR's are Table 7's gain on a three-level network whose own level is not comparable."""
+
+
+@cache
+def _priors(metric: Metric) -> dict[str, Prior]:
+    return {name: beliefs[metric == "ap50"] for name, beliefs in _FITTED.items()}
 
 
 class _Range(NamedTuple):
@@ -249,10 +254,7 @@ LAW: Law[Features] = Law(
     family="scaled-yolov4",
     title="Scaled-YOLOv4 accuracy law",
     fitted_on="published training runs (Scaled-YOLOv4 and its repositories)",
-    priors={
-        "ap": {name: beliefs[0] for name, beliefs in _FITTED.items()},
-        "ap50": {name: beliefs[1] for name, beliefs in _FITTED.items()},
-    },
+    priors=_priors,
     features=features,
     value=value,
     size=lambda x: x.ln_compute,
@@ -263,7 +265,10 @@ LAW: Law[Features] = Law(
         "rectangular: the long side is the resolution, padded to whole strides and one more (928 px for 896); tiny "
         "square"
     ),
-    notes=("a square letterboxed engine sees objects at the same scale, and padding of its own",),
+    notes=(
+        "the paper's recipe was published for tiny, CSP and P5 to P7; others are carried over from other recipes",
+        "a square letterboxed engine sees objects at the same scale, and padding of its own",
+    ),
     scatter_ap=0.3,
     recipes=RECIPES,
     recipe_sd_ap=1.3,

@@ -23,6 +23,8 @@ RETINANET_FILE = Path(__file__).with_name("retinanet.csv")
 
 SPLITS = ("test-dev", "minival", "val2017")
 _STRIDE = 32
+SHORT_SIDE = 0.75
+"""Of a 4:3 picture in a square, relative to the side of the square; most pictures of COCO are 4:3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +56,11 @@ class RetinaNetRow:
     note: str
 
     def detector(self, classes: int = 80) -> RetinaNetConfig | None:
-        """The detector of a row, or None where the family has no such backbone or size."""
-        if self.backbone not in BACKBONES or self.resolution % _STRIDE:
+        """The square detector that shows a 4:3 picture as large, within 16 px; None without such a backbone."""
+        if self.backbone not in BACKBONES:
             return None
-        return RetinaNetConfig(backbone=self.backbone, resolution=self.resolution, classes=classes)
+        side = round(self.resolution / SHORT_SIDE / _STRIDE) * _STRIDE
+        return RetinaNetConfig(backbone=self.backbone, resolution=side, classes=classes)
 
 
 class LighterGain(NamedTuple):

@@ -97,11 +97,11 @@ def alone(base: Config, factor: Factor) -> tuple[Config, ...]:
 
 
 def with_stages(base: Config, stages: int) -> Config:
-    """As wide and as deep with so many stages, at the nearest size that their stride allows."""
+    """As wide and as deep with so many stages, at the nearest size that their stride and the family allow."""
     if stages_of(base) == stages:
         return base
-    stride = 2**stages
-    size = max(round(base.resolution / stride), 1) * stride
+    stride, (low, high) = 2**stages, RESOLUTIONS
+    size = min(max(round(base.resolution / stride), math.ceil(low / stride)), high // stride) * stride
     return replace(base, variant=_VARIANTS[stages], depth=common_depth(base), resolution=size)
 
 

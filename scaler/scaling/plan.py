@@ -41,6 +41,10 @@ class Question:
     """Frames per second to reach, overhead included."""
     resolution: int | None = None
     """The base's input size; its published one where None."""
+    metric: str | None = None
+    """`ap` or `ap50` on COCO; the family's default where None."""
+    recipe: str | None = None
+    """Training recipe of the predicted accuracy; the paper's where None."""
     precision: str | None = None
     power_mode: str | None = None
     overhead_ms: float | None = None
@@ -115,23 +119,45 @@ def scale(question: Question) -> Plan:
         power_mode=question.power_mode,
         overhead_ms=question.overhead_ms,
     )
-    judge = Judge(estimator, load_accuracy("scaled-yolov4", "coco"))
+    judge = Judge(estimator, load_accuracy("scaled-yolov4", "coco", question.metric, question.recipe))
     order = _with(base, compound(base), judge.macs)
     choose = _by_rate if question.factor is None else _by_cost
     chosen, rows, remarks = choose(question, judge, base, [step.config for step in order])
-    macs, misfit = judge.macs(base), judge.misfit(base)
+    macs = judge.macs(base)
+    scaled = judge.scaled(chosen, macs)
+    limit = scaled.frame_ms.mean if question.fps is None else 1000 / question.fps
+    remarks = [judge.misfit(base), *remarks, _better(scaled, rows, limit, judge)]
     return Plan(
         question=question,
         judge=judge,
         order=order,
         base=judge.scaled(base, macs),
-        chosen=judge.scaled(chosen, macs),
+        chosen=scaled,
         alone=rows,
-        remarks=(misfit, *remarks) if misfit else remarks,
+        remarks=tuple(remark for remark in remarks if remark),
     )
 
 
-_Choice = tuple[Config, tuple[Row, ...], tuple[str, ...]]
+def _better(chosen: Scaled, rows: Sequence[Row], limit_ms: float, judge: Judge) -> str | None:
+    """Say so where a single factor is predicted to do better within the time, beyond the noise of the accuracies."""
+    others = [
+        (row.scaled, row.how)
+        for row in rows
+        if row.scaled is not None and row.scaled.frame_ms.mean <= limit_ms and judge.misfit(row.scaled.config) is None
+    ]
+    if not others:
+        return None
+    best, how = max(others, key=lambda other: other[0].ap.mean)
+    if best.ap.mean <= chosen.ap.mean + judge.accuracy.noise_ap:
+        return None
+    overlap = "overlap" if best.ap.low <= chosen.ap.high else "do not overlap"
+    return (
+        f"{how} alone is predicted to do better here: {best.ap.mean:.1f} against {chosen.ap.mean:.1f} AP at "
+        f"{best.fps.mean:.1f} FPS; the intervals {overlap}"
+    )
+
+
+_Choice = tuple[Config, tuple[Row, ...], Sequence[str | None]]
 
 
 def _with(base: Config, order: tuple[Step, ...], macs: Figure) -> tuple[Step, ...]:
@@ -165,7 +191,7 @@ def _by_cost(question: Question, judge: Judge, base: Config, line: list[Config])
         else:
             rows.append(_row(judge, factor, found, macs, miss))
     miss = _miss(judge.macs(chosen) / macs, question.factor)
-    return chosen, tuple(rows), (f"in order: {miss}",) if miss else ()
+    return chosen, tuple(rows), [f"in order: {miss}" if miss else None]
 
 
 def _miss(found: float, wanted: float) -> str:
@@ -184,7 +210,7 @@ def _by_rate(question: Question, judge: Judge, base: Config, line: list[Config])
     fitting = [config for config in within if judge.misfit(config) is None]
     if not fitting:
         raise UnsupportedError(f"{judge.misfit(within[0])}: nothing that reaches {question.fps:g} FPS fits")
-    chosen, remarks = fitting[-1], []
+    chosen, remarks = fitting[-1], list[str | None]()
     if chosen == line[-1]:
         remarks.append(f"{chosen.name} is the largest network of the published order")
     if left_out := len(within) - len(fitting):
@@ -199,7 +225,7 @@ def _by_rate(question: Question, judge: Judge, base: Config, line: list[Config])
             rows.append(_row(judge, factor, reaching[-1], macs, _last(judge, steps, len(reaching), base)))
         else:
             rows.append(Row(factor, None, f"at most {judge.fps(steps[0]):.1f} FPS"))
-    return chosen, tuple(rows), tuple(remarks)
+    return chosen, tuple(rows), remarks
 
 
 def _last(judge: Judge, steps: Sequence[Config], reaching: int, base: Config) -> str:

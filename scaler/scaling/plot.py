@@ -45,7 +45,7 @@ def _figure(plan: Plan) -> Figure:
     curves = plan.curves()
     area = _extent(plan, curves)
     figure = Figure(figsize=(9.6, 6.2), dpi=150)
-    figure.subplots_adjust(left=0.068, right=0.978, bottom=0.092, top=0.80)
+    figure.subplots_adjust(left=0.075, right=0.978, bottom=0.092, top=0.80)
     axes = figure.add_subplot()
     accuracy, estimator = plan.judge.accuracy, plan.judge.estimator
     style_axes(axes, area, f"{accuracy.dataset.upper()} {accuracy.metric}", FAINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -74,6 +75,10 @@ def print_plan(plan: Plan, console: Console) -> None:
     for remark in plan.remarks:
         screen.line(remark, "yellow")
     _print_order(plan, screen)
+    screen.line()
+    screen.line("Next", "bold")
+    screen.line("  # every combination of the factors, not only this order")
+    console.print(screen.text(f"  {_search(plan)}"), soft_wrap=True)
     _print_origin(plan, screen)
 
 
@@ -131,6 +136,14 @@ def _print_order(plan: Plan, screen: Screen) -> None:
     for place, move in enumerate(steps, start=1):
         screen.line(f"{place}. {move.phase}: {move.change}")
         screen.line(f"   {move.reason}", "dim")
+
+
+def _search(plan: Plan) -> str:
+    """The search that answers the same question."""
+    question, chosen = plan.question, plan.chosen
+    budget = f"--max-macs {math.ceil(chosen.cost.macs / 1e8) / 10:g}e9"
+    limit = budget if question.fps is None else f"--fps {question.fps:g}"
+    return f"scaler search --space scaled-yolov4 --device {plan.judge.estimator.device.id} {limit}"
 
 
 def _print_origin(plan: Plan, screen: Screen) -> None:

@@ -86,14 +86,15 @@ def _scaled_yolov4() -> list[PublishedModel]:
 
 
 def _retinanet() -> list[PublishedModel]:
-    """The input-scaling curve of the Focal Loss paper, where the side is a multiple of 32."""
+    """The input-scaling curve of the Focal Loss paper, as square engines that show the pictures as large."""
     found = []
     for row in retinanet_rows():
         config = row.detector()
         if config is not None and row.recipe == "focal-loss" and not row.unused:
-            name = f"retinanet-{row.backbone}@{row.resolution}"
+            name = f"retinanet-{row.backbone}@{config.resolution}"
             ap = _printed({"COCO AP": row.ap, "COCO AP50": row.ap50})
-            found.append(PublishedModel(name=name, config=config, source=row.source, ap=ap, fps={}))
+            source = f"{row.source}, short side {row.resolution}"
+            found.append(PublishedModel(name=name, config=config, source=source, ap=ap, fps={}))
     return found
 
 

@@ -2,7 +2,7 @@
 
 Source: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017), as Detectron builds it; Li and Ren,
 "Light-Weight RetinaNet" (arXiv 1905.10011) and its released code for the lighter heads. Parameters and the MACs of
-every block agree with Detectron's network (tests/test_retinanet_counts.py).
+every block agree with Detectron's network (tests/test_retinanet_counts.py); docs/adr/014-heaviest-block.md says more.
 """
 
 from __future__ import annotations
