@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from scaler.graph.graph import Graph, GraphBuilder
-from scaler.models.backbones import darknet, efficientnet, mobilenetv2, resnet, vgg, vovnet
+from scaler.models.backbones import (
+    darknet,
+    efficientnet,
+    mnasnet,
+    mobilenetv2,
+    mobilenetv3,
+    resnet,
+    squeezenet,
+    vgg,
+    vovnet,
+)
 from scaler.models.backbones.trunk import Trunk
 from scaler.models.blocks import classifier_block
 
@@ -104,6 +114,24 @@ def test_mobilenetv2_padded_as_tensorflow_does():
     """geffnet has no such variant by name, but its parts can do it."""
     theirs = other("geffnet").mobilenetv2_100(pad_type="same", bn_eps=1e-3)
     check(with_classifier(mobilenetv2.trunk(1.0, 224)), theirs)
+
+
+@pytest.mark.parametrize("variant", mobilenetv3.VARIANTS)
+def test_mobilenetv3(variant: str):
+    check(mobilenetv3.classifier(variant), getattr(other("geffnet"), f"mobilenetv3_{variant}_100")(), epsilon=1e-5)
+
+
+def test_mnasnet():
+    check(mnasnet.classifier(), other("geffnet").mnasnet_100())
+
+
+@pytest.mark.parametrize("version", squeezenet.VARIANTS)
+def test_squeezenet(version: str):
+    check(squeezenet.classifier(version), pytorchcv("squeezenet", f"squeezenet_v{version.replace('.', '_')}"))
+
+
+def test_alexnet():
+    check(squeezenet.alexnet(), pytorchcv("alexnet", "alexnet"))
 
 
 EFFICIENTNETS = {"b0": 224, "b1": 240, "b2": 260, "b3": 300}

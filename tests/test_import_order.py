@@ -151,7 +151,8 @@ def test_help_loads_nothing_of_weight():
 
 
 @pytest.mark.parametrize(
-    "command", ["search", "show", "devices", "spaces", "tables", "plot", "doctor", "profile", "verify", "scale", "accuracy"]
+    "command",
+    ["search", "show", "devices", "spaces", "tables", "plot", "doctor", "profile", "verify", "scale", "accuracy"],
 )
 def test_the_help_of_a_command_loads_nothing_of_weight(command: str):
     assert loaded("-m", "scaler", command, "--help").isdisjoint(HEAVY | DATA)

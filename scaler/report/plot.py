@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scaler.errors import UsageError, UserError, listed
-from scaler.files import write_atomic
+from scaler.errors import UserError
 from scaler.report.axes import Extent, extent, style_axes
 from scaler.report.labels import Label, place_labels
+from scaler.report.picture import COLOURS, FAINT, INK, MUTED, check_suffix, write_pictures
 from scaler.report.thinning import thinned
 from scaler.report.wording import find, frame_ms, label_parts, number
 from scaler.search.result import Candidate, DeviceResult, SearchResult
@@ -19,27 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe and Ito's palette, safe for colour-blind readers; a colour per device."""
-
-INK, MUTED, FAINT = "#1f2933", "#52606d", "#9aa5b1"
-
-_STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "svg.hashsalt": "scaler",
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-}
-
-
 def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
     """Draw the fronts of all devices of all results in one picture; the suffix of each path is the format.
 
@@ -47,20 +25,10 @@ def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
         UsageError: The suffix is none of `SUFFIXES`.
         UserError: No device has a candidate, or the file cannot be written.
     """
-    for path in paths:
-        if path.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"{path}: unknown kind of picture; the name ends in one of {listed(SUFFIXES)}")
+    check_suffix(*paths)
     if not any(device.front or device.nearest for result in results for device in result.devices):
         raise UserError("nothing to draw: no device has a candidate")
-    import matplotlib  # noqa: PLC0415 (0.2 s)
-
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # it wants literal keys
-        figure = _figure(results)
-        for path in paths:
-            suffix, buffer = path.suffix.lower(), io.BytesIO()
-            stamp = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}[suffix]
-            figure.savefig(buffer, format=suffix[1:], metadata={stamp: None}, facecolor="white")
-            write_atomic(path, buffer.getvalue())
+    write_pictures(lambda: _figure(results), *paths)
 
 
 def _figure(results: Sequence[SearchResult]) -> Figure:

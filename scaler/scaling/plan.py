@@ -204,7 +204,8 @@ def _by_rate(question: Question, judge: Judge, base: Config, line: list[Config])
     within = within_limit(line, budget, judge.frame_ms)
     if not within:
         raise UserError(
-            f"no scaling of {question.model} reaches {question.fps:g} FPS on {judge.estimator.device.name}; "
+            f"nothing in the published order from {base.name} reaches {question.fps:g} FPS on "
+            f"{judge.estimator.device.name}; "
             f"the nearest is {line[0].name} with {judge.fps(line[0]):.1f} FPS"
         )
     fitting = [config for config in within if judge.misfit(config) is None]
