@@ -9,8 +9,9 @@ from scaler.training.module import to_torch
 
 
 def pictures(side: int, count: int = 2, seed: int = 0) -> Tensor:
-    """Standard normal numbers `[count, 3, side, side]`."""
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    """Normal numbers `[count, 3, side, side]`, the first picture with half the last one's contrast."""
+    contrast = torch.linspace(1, 2, count)[:, None, None, None]
+    return contrast * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def settled(module: nn.Module, side: int) -> nn.Module:

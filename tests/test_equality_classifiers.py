@@ -131,7 +131,7 @@ def test_squeezenet(version: str):
 
 
 def test_alexnet():
-    check(squeezenet.alexnet(), pytorchcv("alexnet", "alexnet"))
+    check(squeezenet.alexnet(), pytorchcv("alexnet", "alexnetb"))
 
 
 EFFICIENTNETS = {"b0": 224, "b1": 240, "b2": 260, "b3": 300}
