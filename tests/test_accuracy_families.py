@@ -143,6 +143,14 @@ def test_metrics_name_the_default_first():
     assert metrics("retinanet", "coco") == ("ap", "ap50")
 
 
+def test_a_metric_may_be_written_as_reports_print_it():
+    for family in ("yolo-ret", "scaled-yolov4", "retinanet"):
+        assert load(family, "coco", "AP") is load(family, "coco", "ap")
+        assert load(family, "coco", "AP50") is load(family, "coco", "ap50")
+    with pytest.raises(UsageError, match="unknown metric of retinanet on coco 'ap75'"):
+        load("retinanet", "coco", "AP75")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -438,6 +446,29 @@ def test_shipped_errors_are_those_recomputed(reports):
             assert asdict(shipped) == pytest.approx(asdict(reports[family, metric, scheme].score), abs=5e-3)
 
 
+@pytest.mark.parametrize("metric", ["ap", "ap50"])
+@pytest.mark.parametrize("family", ["scaled-yolov4", "retinanet"])
+def test_shipped_errors_by_network_are_those_recomputed_and_make_up_the_mean(reports, family, metric):
+    shipped, report = load(family, "coco", metric), reports[family, metric, "leave-one-network-out"]
+    assert shipped.networks.keys() == report.errors("group").keys()
+    for name, (count, error) in report.errors("group").items():
+        assert shipped.networks[name] == (count, pytest.approx(error, abs=5e-3))
+    whole = sum(n * error for n, error in shipped.networks.values()) / sum(n for n, _ in shipped.networks.values())
+    assert whole == pytest.approx(shipped.scores["leave-one-network-out"].mean_absolute_error_ap)
+
+
+def test_the_card_tells_how_badly_tiny_is_known_from_the_larger_networks():
+    """Tiny has a structure of its own, and it decides searches on small devices."""
+    model = load("scaled-yolov4", "coco")
+    runs, error = model.networks["tiny"]
+    assert error == max(other for _, other in model.networks.values()) > 2.0
+    assert not [note for note in load("retinanet", "coco").facts.notes if "left out" in note]  # all within the noise
+    (note,) = [note for note in model.facts.notes if "left out" in note]
+    assert (
+        note == f"least known from the others is tiny: with its {runs} runs left out, the mean error is {error:.1f} AP"
+    )
+
+
 def test_writing_a_fit_again_gives_a_file_that_loads(tmp_path):
     write_shipped("retinanet", tmp_path / "again.json")
     assert read_model(tmp_path / "again.json", "retinanet", "ap").predict(R50).mean == pytest.approx(
@@ -451,8 +482,10 @@ def test_writing_a_fit_again_gives_a_file_that_loads(tmp_path):
         ('"ceiling": ', '"ceiling": "x", "sealing": ', "ap50.parameters.ceiling"),
         ('"family": "scaled-yolov4"', '"family": "yolo"', "family"),
         ('"paper": 8', '"paper": 0', "ap.runs.paper"),
-        ('"schema_version": 1', '"schema_version": 9', "schema_version"),
+        ('"schema_version": 2', '"schema_version": 9', "schema_version"),
         ('"coverage"', '"cover"', "coverage"),
+        ('"networks": {', '"networks": {"lone": {}, ', "ap50.networks.lone.n"),
+        ('"networks"', '"nets"', "ap50.networks"),
     ],
 )
 def test_a_malformed_fit_is_one_clear_line(tmp_path, old, new, where):

@@ -104,7 +104,7 @@ def test_several_devices_get_a_front_each_with_the_same_accuracies(here, capsys)
 
     devices = json.loads(capsys.readouterr().out)["devices"]
     assert [device["device"] for device in devices] == ["nano", "agx", "orin-nx"]
-    assert [device["latency_model"]["provenance"] for device in devices] == ["calibrated", "calibrated", "estimated"]
+    assert [device["latency_model"]["provenance"] for device in devices] == ["calibrated"] * 3
     ap = {c["id"]: c["ap"] for device in devices for c in device["front"]}
     assert all(ap[c["id"]] == c["ap"] for device in devices for c in device["front"])
 
@@ -187,7 +187,7 @@ def test_overhead_of_ones_own_replaces_the_published_one(here, capsys):
         (["plot", "none.json"], 1, r"none.json.*no such file"),
         (["devices", "nanoo"], 2, r"did you mean 'nano'"),
         (["spaces", "nothing"], 2, r"nothing.*yolo-ret"),
-        (["tables", "validate", "--device", "tx2"], 2, r"tx2.*nano, nx, agx"),
+        (["tables", "validate", "--device", "xeon-vm"], 2, r"xeon-vm.*nano"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

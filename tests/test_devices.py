@@ -85,12 +85,12 @@ PEAKS = [
 
 FACTS = [
     Facts("nano", 4, "5.3", 256, 0, "MAXN", "calibrated", "8.2.1", "3.6"),
-    Facts("tx2", 8, "6.2", 512, 0, "MAXN", "estimated", "8.2.1", "3.6"),
+    Facts("tx2", 8, "6.2", 512, 0, "MAXN", "calibrated", "8.2.1", "3.6"),
     Facts("nx", 8, "7.2", 512, 2, "15W", "calibrated", "8.5.2", "3.8"),
     Facts("agx", 32, "7.2", 512, 2, "MAXN", "calibrated", "8.5.2", "3.8"),
-    Facts("orin-nano", 8, "8.7", 2048, 0, "15W", "estimated", "10.3.0", "3.10"),
-    Facts("orin-nx", 16, "8.7", 2048, 2, "MAXN", "estimated", "10.3.0", "3.10"),
-    Facts("agx-orin", 64, "8.7", 4096, 2, "MAXN", "estimated", "10.3.0", "3.10"),
+    Facts("orin-nano", 8, "8.7", 2048, 0, "15W", "calibrated", "10.3.0", "3.10"),
+    Facts("orin-nx", 16, "8.7", 2048, 2, "MAXN", "calibrated", "10.3.0", "3.10"),
+    Facts("agx-orin", 64, "8.7", 4096, 2, "MAXN", "calibrated", "10.3.0", "3.10"),
 ]
 
 

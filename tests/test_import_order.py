@@ -158,6 +158,10 @@ def test_the_help_of_a_command_loads_nothing_of_weight(command: str):
     assert loaded("-m", "scaler", command, "--help").isdisjoint(HEAVY | DATA)
 
 
+def test_the_help_of_the_published_plot_loads_nothing_of_weight():
+    assert loaded("-m", "scaler", "accuracy", "plot", "--help").isdisjoint(HEAVY | DATA)
+
+
 def test_the_search_loads_numpy_but_nothing_that_fits_draws_or_trains():
     packages = loaded("-c", "import scaler.search.run")
     assert "numpy" in packages

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaler.devices import load_device
-from scaler.latency.calibration import CALIBRATED_DEVICES, PARAMETERS, PRIORS, measurements, prior, problem
+from scaler.latency.calibration import CALIBRATED_DEVICES, PARAMETERS, PRIORS, problem, wide_priors
 from scaler.latency.device_model import (
     ENGINE_PARAMETERS,
     Hardware,
@@ -20,6 +20,7 @@ from scaler.latency.device_model import (
 )
 from scaler.latency.fusion import graph_kernels
 from scaler.latency.kernels import Kernel
+from scaler.latency.measurements import measurements
 from scaler.models.backbones import resnet
 from scaler.models.detectors.yolo_ret import YoloRetConfig, build
 
@@ -33,7 +34,9 @@ KERNELS = sorted(
     }
 )
 WORK = work_of(KERNELS)
-parameter_vectors = st.lists(st.floats(-1.5, 1.5), min_size=8, max_size=8).map(lambda logs: MEDIANS * np.exp(logs))
+parameter_vectors = st.lists(
+    st.floats(-1.5, 1.5), min_size=len(ENGINE_PARAMETERS), max_size=len(ENGINE_PARAMETERS)
+).map(lambda logs: MEDIANS * np.exp(logs))
 
 
 def of(kernel: Kernel, parameters=MEDIANS, rates: Hardware = RATES) -> float:
@@ -71,8 +74,8 @@ class TestGradients:
 
     @pytest.mark.parametrize("device", CALIBRATED_DEVICES)
     def test_gradients_of_whole_frames_with_overhead_and_toolchain_are_the_finite_differences(self, device):
-        data = problem(measurements(device), load_device(device).mode())
-        theta, step = prior()[0] + np.linspace(-0.3, 0.3, len(PARAMETERS)), 1e-5
+        data = problem(measurements(device), load_device(device), "fp16", wide_priors())
+        theta, step = wide_priors().mean + np.linspace(-0.3, 0.3, len(PARAMETERS)), 1e-5
         _, gradients = data.predict(theta)
         for index in range(len(theta)):
             shift = step * (np.arange(len(theta)) == index)
@@ -84,7 +87,7 @@ class TestGradients:
         assert (np.abs(gradients).max(axis=0) > 1e-6).all()
 
     def test_signs_are_those_of_physics(self):
-        """Launch and idle terms cost, efficiencies and bandwidths save."""
+        """Launch and idle terms cost; efficiencies, bandwidths and caches save."""
         _, gradients = kernel_ms_and_gradients(WORK, MEDIANS, RATES)
         costs = [name in ("launch_us", "idle_pixels", "idle_channels") for name in ENGINE_PARAMETERS]
         assert (gradients[:, costs] >= 0).all()
@@ -130,7 +133,29 @@ class TestRoofline:
 
     def test_an_element_wise_kernel_moves_its_bytes_at_its_share_of_the_bandwidth(self):
         kernel = Kernel("pointwise", 1, 1, 1, 48, 48, 160, 160, 160, 160, "add", 2)
-        assert of(kernel, changed(launch_us=1e-9)) == pytest.approx(3 * 48 * 160**2 * 2 / (25.6e9 * 0.7) * 1e3)
+        assert of(kernel, changed(launch_us=1e-9)) == pytest.approx(
+            3 * 48 * 160**2 * 2 / (25.6e9 * 0.7) * 1e3, rel=2e-3
+        )
+
+    @pytest.mark.parametrize(("channels", "as_many"), [(33, 64), (64, 64), (65, 128), (96, 128), (192, 192)])
+    def test_tensor_cores_compute_whole_tiles_of_channels(self, channels, as_many):
+        """YOLOX-tiny's 24, 48 and 96 channels cost what 64, 64 and 128 do."""
+        none = changed(launch_us=1e-9, conv_bandwidth=1e9, idle_channels=1e-9)
+        kernels = [Kernel("conv", 1, 1, 1, 256, c, 80, 80, 80, 80, "none", 1) for c in (channels, as_many)]
+        tiled = [of(kernel, none, hardware(load_device("nx").mode(), "fp16")) for kernel in kernels]
+        assert tiled[0] == pytest.approx(tiled[1])
+        plain = [of(kernel, none) for kernel in kernels]
+        assert plain[1] / plain[0] == pytest.approx(as_many / channels)
+
+    def test_maps_that_the_cache_holds_move_faster_and_larger_ones_do_not(self):
+        def speedup(side: int) -> float:
+            kernel = Kernel("pointwise", 1, 1, 1, 16, 16, side, side, side, side, "swish", 1)
+            slow, fast = (of(kernel, changed(launch_us=1e-9, cache_gain=gain)) for gain in (1e-9, 3.0))
+            return slow / fast
+
+        assert speedup(8) == pytest.approx(4, rel=0.01)
+        assert speedup(64) == pytest.approx(1 / (1 - 0.75 / (1 + (2 * 16 * 64**2 * 2 / (256 * 1024)) ** 2)))
+        assert speedup(640) == pytest.approx(1, rel=0.01)
 
     def test_small_kernels_use_the_gpu_worse(self):
         small = Kernel("conv", 1, 1, 1, 512, 512, 5, 5, 5, 5, "none", 1)
@@ -224,7 +249,21 @@ class TestHardware:
     @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("fp16", 2), ("int8", 1)])
     def test_rates_come_from_the_data_sheet(self, precision, size):
         mode = load_device("nx").mode()
-        assert hardware(mode, precision) == (mode.peak_macs_per_s(precision), mode.bandwidth_bytes_per_s, size)
+        peaks = (mode.peak_macs_per_s(precision), mode.bandwidth_bytes_per_s)
+        assert hardware(mode, precision) == (*peaks, size, 1 if precision == "fp32" else 64, 512 * 1024)
+
+    @pytest.mark.parametrize(
+        ("device", "precision", "tile"),
+        [
+            ("nano", "fp16", 1),
+            ("tx2", "fp16", 1),
+            ("agx-orin", "fp16", 64),
+            ("agx-orin", "tf32", 64),
+            ("agx", "fp32", 1),
+        ],
+    )
+    def test_channels_come_in_tiles_on_tensor_cores_only(self, device, precision, tile):
+        assert hardware(load_device(device).mode(), precision).channel_tile == tile
 
     def test_tf32_is_stored_as_fp32(self):
         assert hardware(load_device("agx-orin").mode(), "tf32").bytes_per_element == 4
@@ -247,6 +286,6 @@ def test_a_detector_with_more_work_of_each_kind_takes_longer_with_any_parameters
     ]
     generator = np.random.default_rng(0)
     for _ in range(10):
-        parameters = MEDIANS * np.exp(generator.uniform(-1, 1, 8))
+        parameters = MEDIANS * np.exp(generator.uniform(-1, 1, len(ENGINE_PARAMETERS)))
         times = [kernel_ms(work_of(graph_kernels(build(c))), parameters, RATES).sum() for c in (base, *bigger)]
         assert all(time > times[0] for time in times[1:])

@@ -1,5 +1,6 @@
 """Latency tables and the estimator: read and refused, no kernel at zero, honest intervals, the paper's rows."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,11 +11,11 @@ import pytest
 
 from scaler.devices import load_device
 from scaler.errors import FileError, UnsupportedError, UsageError
-from scaler.latency.calibration import CALIBRATED_DEVICES, PARAMETERS
+from scaler.latency.calibration import CALIBRATED_DEVICES, CALIBRATIONS, PARAMETERS
 from scaler.latency.device_model import hardware, kernel_ms, work_of
 from scaler.latency.estimator import Estimator, load_estimator
 from scaler.latency.fusion import graph_kernels
-from scaler.latency.protocol import NetworkSize, toolchain_slopes
+from scaler.latency.measurements import PAPER_DEVICES
 from scaler.latency.table import Entry, LatencyTable, find_table, list_tables, read_table, table_name, write_table
 from scaler.models.backbones import mobilenetv2
 from scaler.models.detectors.yolo_ret import BACKBONES, YoloRetConfig, build, max_drop
@@ -26,9 +27,9 @@ KEY_COLUMNS = 12
 HEADLINE = YoloRetConfig(backbone="mobilenetv2", width=0.75, drop=2, rfcr=5, shortcut=True)
 UNSEEN = YoloRetConfig(backbone="mobilenetv2", width=0.6, drop=1, rfcr=7, neck="fpn", resolution=352)
 TABLE_5 = [row for row in yolo_ret_rows() if row.table == "5" and row.detector()]
-ESTIMATED_DEVICES = ("tx2", "orin-nano", "orin-nx", "agx-orin")
 
 calibrated = pytest.mark.parametrize("device", CALIBRATED_DEVICES)
+of_the_paper = pytest.mark.parametrize("device", PAPER_DEVICES)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,7 +47,7 @@ def tables() -> dict[str, LatencyTable]:
 
 @pytest.fixture(scope="module")
 def estimators() -> dict[str, Estimator]:
-    return {device: load_estimator(device) for device in (*CALIBRATED_DEVICES, *ESTIMATED_DEVICES)}
+    return {device: load_estimator(device) for device in CALIBRATED_DEVICES}
 
 
 def timed(device: str) -> set[YoloRetConfig]:
@@ -113,9 +114,9 @@ class TestFiles:
             assert (covariance == covariance.T).all()
             assert np.linalg.eigvalsh(covariance).min() > 0
 
-    def test_the_catalogue_lists_the_three_calibrated_tables_and_the_measured_example(self):
+    def test_the_catalogue_lists_the_calibrated_tables_and_the_measured_example(self):
         assert {(info.device, info.runtime, info.precision, info.provenance) for info in list_tables()} == {
-            *((device, "tensorrt", "fp16", "calibrated") for device in CALIBRATED_DEVICES),
+            *((device, "tensorrt", precision, "calibrated") for device, precision in CALIBRATIONS),
             ("xeon-vm", "onnxruntime", "fp32", "measured"),
         }
         assert find_table("nano", "tensorrt", "fp16", "MAXN") is not None
@@ -213,8 +214,8 @@ class TestRefusals:
         [
             "schema_version", "device", "power_mode", "runtime", "runtime_version", "precision", "provenance",
             "created", "method", "batch", "networks", "sources", "residual_sd", "covariance",
-            "[parameters]", "launch_us", "idle_channels", "ms_per_thousand_boxes", "toolchain_pixels", "[validation]",
-            "leave_one_network_out_error", "bifpn_coverage", "other_protocols_coverage",
+            "[parameters]", "launch_us", "idle_channels", "ms_per_thousand_boxes", "toolchain_memory", "[validation]",
+            "engine_sd", "largest_gmacs", "leave_one_model_out_error", "leave_one_model_out_coverage",
         ],
     )  # fmt: skip
     def test_a_missing_key(self, table_file, key):
@@ -231,6 +232,15 @@ class TestRefusals:
         assert "bacth" in refusal(table_file)
         assert "did you mean 'batch'" in refusal(table_file)
 
+    def test_a_table_of_an_older_version_says_what_to_do(self, table_file):
+        """Before other labs' protocols: with a slope over resolution, without their overheads."""
+        text = table_file.read_text().replace("toolchain_memory =", "toolchain_pixels =")
+        gone = ("trtutils_ms", "nms_ms", "tf_to_trt", "scaled_yolov4_ms", "torch2trt", "cache_gain", "engine_sd")
+        table_file.write_text("\n".join(line for line in text.splitlines() if not line.startswith(gone)) + "\n")
+        message = refusal(table_file)
+        assert "of a device model of an older version" in message
+        assert message.endswith("build the table again: scaler tables build")
+
     def test_an_unknown_parameter(self, table_file):
         edit(table_file, "launch_us =", "lunch_us = 1.0\nlaunch_us =")
         assert "parameters.lunch_us" in refusal(table_file)
@@ -243,9 +253,10 @@ class TestRefusals:
             text = table_file.read_text()
             start = text.index("covariance = [") + len("covariance = [")
             table_file.write_text(text[:start] + text[text.index(",", start) + 1 :])
-        count = 92 if len(change) == 2 else 90
+        full = len(PARAMETERS) * (len(PARAMETERS) + 1) // 2
+        count = full + 1 if len(change) == 2 else full - 1
         assert refusal(table_file) == (
-            f"{table_file}: covariance: {count} numbers; expected the 91 of a lower triangle"
+            f"{table_file}: covariance: {count} numbers; expected the {full} of a lower triangle"
         )
 
     @pytest.mark.parametrize(("version", "todo"), [(2, "update scaler"), (0, "write the file again with this scaler")])
@@ -268,7 +279,7 @@ class TestRefusals:
         assert refusal(table_file).startswith(f"{table_file}: {place}: ")
 
 
-@calibrated
+@of_the_paper
 class TestShippedTables:
     def test_every_kernel_of_every_published_detector_is_there(self, tables, device):
         """Those with a frame rate on this device: what was fitted or compared."""
@@ -291,7 +302,8 @@ class TestShippedTables:
         counted = Counter(k for config in timed(device) for k in set(graph_kernels(build(config))))
         other = {kernel: tables[device].entries[kernel].networks - n for kernel, n in counted.items()}
         assert max(counted.values()) == len(timed(device))
-        assert set(other.values()) <= {0, 1, 2, 3}  # and in classifiers
+        assert min(other.values()) == 0
+        assert max(other.values()) > 0  # and in classifiers and other labs' networks
 
 
 class TestEstimator:
@@ -333,14 +345,18 @@ class TestEstimator:
         gain = after.kernel_times(kernels)[0].sum() - before.kernel_times(kernels)[0].sum()
         assert gain == pytest.approx(more)
         engines = [float(e.estimate(build(HEADLINE)).engine[0]) for e in (before, after)]
-        assert engines[1] - engines[0] == pytest.approx(more * toolchain(before, HEADLINE), rel=1e-6)
+        whole = toolchain(before, HEADLINE)[0 if kernel.op == "conv" else 1]
+        assert engines[1] - engines[0] == pytest.approx(more * whole, rel=1e-6)
 
     @calibrated
     def test_the_engine_is_the_sum_of_the_kernels_in_the_authors_toolchain(self, estimators, device):
         for config in (HEADLINE, UNSEEN):
-            ms, _ = estimators[device].kernel_times(graph_kernels(build(config)))
+            kernels = graph_kernels(build(config))
+            ms, _ = estimators[device].kernel_times(kernels)
+            moves = np.array([kernel.op not in ("conv", "linear") for kernel in kernels])
+            whole, moving = toolchain(estimators[device], config)
             engine = estimators[device].estimate(build(config)).engine[0]
-            assert engine == pytest.approx(ms.sum() * toolchain(estimators[device], config))
+            assert engine == pytest.approx(ms[~moves].sum() * whole + ms[moves].sum() * moving)
 
     @calibrated
     def test_the_frame_is_engine_and_overhead_and_the_overhead_fixed_and_per_box(self, estimators, device):
@@ -387,11 +403,13 @@ class TestEstimator:
         assert load_estimator("nano").fingerprint in fingerprints
 
 
-def toolchain(estimator: Estimator, config: YoloRetConfig) -> float:
-    """The authors' software relative to clean engine times, for one network."""
-    kernels = graph_kernels(build(config))
-    size = NetworkSize(sum(k.weights for k in kernels), sum(k.macs for k in kernels), config.resolution**2, 0)
-    return float(np.exp(np.dot(toolchain_slopes(size), estimator.calibration.theta[-3:])))
+def toolchain(estimator: Estimator, config: YoloRetConfig) -> tuple[float, float]:
+    """The authors' software relative to clean engine times, for one network: of kernels that compute, and of others."""
+    kernels, named = graph_kernels(build(config)), estimator.calibration.named()
+    weights, macs = sum(k.weights for k in kernels), sum(k.macs for k in kernels)
+    slope = np.log(weights / 3e6) - np.log(macs / 9e8) / 2
+    whole = np.exp(named["toolchain"] + named["toolchain_weights"] * slope)
+    return float(whole), float(whole * np.exp(named["toolchain_memory"]))
 
 
 class TestOverhead:
@@ -403,7 +421,7 @@ class TestOverhead:
         assert ours.overhead[0] == overhead
         assert ours.frame[0] == ours.engine[0] + overhead
 
-    @calibrated
+    @of_the_paper
     def test_the_engine_alone_is_known_less_well_than_the_frame(self, estimators, device):
         """Published frames hold both; how they split is a matter of the model."""
         alone = load_estimator(device, overhead_ms=0.0)
@@ -418,19 +436,19 @@ class TestOverhead:
 
 
 class TestIntervals:
-    @pytest.mark.parametrize("device", [*CALIBRATED_DEVICES, *ESTIMATED_DEVICES])
+    @pytest.mark.parametrize("device", CALIBRATED_DEVICES)
     def test_an_interval_holds_the_mean(self, estimators, device):
         p = estimators[device].predict([estimators[device].sums(build(config)) for config in (HEADLINE, UNSEEN)])
         assert (p.low < p.frame).all()
         assert (p.frame < p.high).all()
         np.testing.assert_allclose(np.log(p.high / p.low) / 2, 1.6449 * p.log_sd, rtol=1e-4)
 
-    @calibrated
+    @of_the_paper
     def test_the_half_width_near_the_data_is_that_of_the_scatter(self, estimators, device):
         scatter = estimators[device].calibration.residual_sd
         assert scatter < log_sd(estimators[device], HEADLINE)[0] < 1.4 * scatter
 
-    @calibrated
+    @of_the_paper
     @pytest.mark.parametrize(
         "far",
         [
@@ -445,7 +463,7 @@ class TestIntervals:
         near, away = log_sd(estimators[device], HEADLINE, far)
         assert away > 1.05 * near
 
-    @calibrated
+    @of_the_paper
     def test_intervals_of_the_published_detectors_are_the_narrowest(self, estimators, device):
         published = [config for config in timed(device) if config.neck != "bifpn"]
         far = [replace(config, resolution=608) for config in published]
@@ -458,10 +476,10 @@ class TestProvenance:
         estimator = estimators[device]
         assert (estimator.provenance, estimator.fallback, estimator.info.device) == ("calibrated", "model", device)
 
-    @pytest.mark.parametrize("device", ESTIMATED_DEVICES)
-    def test_a_device_that_nobody_measured_is_estimated_with_a_wide_interval(self, estimators, device):
-        p = estimators[device].estimate(build(HEADLINE))
-        assert (estimators[device].provenance, estimators[device].fallback) == ("estimated", "roofline")
+    def test_a_device_that_nobody_measured_is_estimated_with_a_wide_interval(self, tmp_path):
+        estimator = load_estimator(str(own_profile(tmp_path)))
+        p = estimator.estimate(build(HEADLINE))
+        assert (estimator.provenance, estimator.fallback) == ("estimated", "roofline")
         assert p.table_share[0] == 0.0
         assert p.high[0] / p.frame[0] == pytest.approx(1.509, abs=0.001)
 
@@ -527,30 +545,27 @@ class TestProvenance:
         assert "\n" not in str(raised.value)
 
     def test_a_profile_of_ones_own_without_fp16_is_estimated(self, tmp_path):
-        profile = (ROOT / "profiles" / "tx2.toml").read_text()
-        lines = [
-            "fma_per_sm_clock = { fp32 = 128 }" if line.startswith("fma_per_sm_clock") else line
-            for line in profile.replace('id = "tx2"', 'id = "mine"').splitlines()
-            if not line.startswith('aliases = ["tx2')
-        ]
-        (tmp_path / "mine.toml").write_text("\n".join(lines))
-        estimator = load_estimator(str(tmp_path / "mine.toml"), precision="fp32")
+        path = own_profile(tmp_path)
+        path.write_text(re.sub("(?m)^fma_per_sm_clock.*", "fma_per_sm_clock = { fp32 = 128 }", path.read_text()))
+        estimator = load_estimator(str(path), precision="fp32")
         assert estimator.provenance == "estimated"
         assert np.isfinite(frame_ms(estimator, HEADLINE)[0])
 
 
-WORSE_THAN_20_PERCENT = {("nx", "efficientnet-b3-d3-rfcr5s-panet-416")}
-"""The one row of Table 5 that no consistent model reaches (docs/adr/003-latency-model.md): 20.6 % too fast."""
+def own_profile(folder: Path) -> Path:
+    """A device of one's own: a Jetson Orin NX by another name, which no table is of."""
+    text = (ROOT / "profiles" / "orin-nx.toml").read_text().replace('id = "orin-nx"', 'id = "mine"')
+    path = folder / "mine.toml"
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith('aliases = ["jetson')))
+    return path
 
 
-@calibrated
+@of_the_paper
 class TestPublishedRows:
     @pytest.mark.parametrize("row", TABLE_5, ids=lambda row: row.detector().name)
-    def test_frame_times_are_predicted_within_20_percent_but_for_the_known_row(self, estimators, device, row):
+    def test_frame_times_are_predicted_within_20_percent(self, estimators, device, row):
         published = 1000 / getattr(row, f"fps_{device}")
-        error = abs(frame_ms(estimators[device], row.detector())[0] / published - 1)
-        known = (device, row.detector().name) in WORSE_THAN_20_PERCENT
-        assert 0.20 < error < 0.22 if known else error <= 0.20
+        assert frame_ms(estimators[device], row.detector())[0] == pytest.approx(published, rel=0.20)
 
     def test_the_headline_detector_is_predicted_within_ten_percent(self, estimators, device):
         row = next(row for row in TABLE_5 if row.detector() == HEADLINE)
@@ -606,7 +621,7 @@ DETECTORS = some_detectors()
 
 
 class TestOrders:
-    @pytest.mark.parametrize("device", [*CALIBRATED_DEVICES, *ESTIMATED_DEVICES])
+    @pytest.mark.parametrize("device", CALIBRATED_DEVICES)
     def test_a_detector_with_more_blocks_pixels_channels_or_aggregation_is_never_faster(self, estimators, device):
         pairs = [(config, larger) for config in DETECTORS for larger in grow(config)]
         small = frame_ms(estimators[device], *[config for config, _ in pairs])
@@ -615,7 +630,7 @@ class TestOrders:
         assert len(pairs) > 500
         assert faster == []
 
-    @pytest.mark.parametrize("device", [*CALIBRATED_DEVICES, *ESTIMATED_DEVICES])
+    @pytest.mark.parametrize("device", CALIBRATED_DEVICES)
     def test_a_wider_window_in_rfcr_is_not_noticeably_faster(self, estimators, device):
         """Depthwise kernels cost their bytes: 7x7 costs what 3x3 does, and by the toolchain's slope 0.01 % less."""
         pairs = [

@@ -17,7 +17,7 @@ from scaler.published.retinanet import LIGHTER_GAINS, retinanet_rows
 from scaler.report.lightening import print_lightening
 from scaler.report.tradeoff import write_published
 from scaler.search.evaluation import Evaluator
-from scaler.search.lighten import Lightening, change, lighten
+from scaler.search.lighten import Lightening, Rewrite, change, lighten
 from scaler.search.predictors import load_predictor
 from scaler.search.tradeoff import fitted, published_tradeoff
 from scaler.space_file import read_space
@@ -53,6 +53,13 @@ def printed(lightening: Lightening) -> str:
     return console.export_text()
 
 
+def divided(found: Lightening) -> tuple[list[Rewrite], list[Rewrite]]:
+    """The rewrites that change the target alone, and those that change more."""
+    assert found.target is not None
+    alone = [step for step in found.rewrites if step.changes == (found.target.name,)]
+    return alone, [step for step in found.rewrites if step not in alone]
+
+
 class TestBlocks:
     @pytest.mark.parametrize(("space", "params"), CASES)
     def test_blocks_are_the_whole_engine(self, space, params):
@@ -69,6 +76,11 @@ class TestBlocks:
         for block in lightened(space).blocks:
             assert block.share == pytest.approx(block.ms / lightened(space).frame_ms)
             assert block.ceiling == pytest.approx(1 / (1 - block.share))
+            assert block.engine_share == pytest.approx(block.ms / sum(b.ms for b in lightened(space).blocks))
+            assert (
+                block.engine_ceiling == pytest.approx(1 / (1 - block.engine_share))
+                and block.engine_ceiling > block.ceiling
+            )
             assert sum(block.parts.values()) in (0.0, pytest.approx(block.ms))
             assert 0 <= block.from_table <= 1
 
@@ -114,7 +126,7 @@ class TestRewrites:
             "released", "p3-1x1",
         }  # fmt: skip
         for step in local:
-            assert step.ceiling == pytest.approx(block.ceiling, rel=0.02)  # the toolchain's share depends on the size
+            assert step.ceiling == pytest.approx(block.ceiling, rel=0.08)  # the toolchain's share depends on the size
 
     def test_the_heaviest_block_of_retinanet_is_the_head_of_p3_and_moves_after_the_released_rewrite(self):
         found = lightened("lw-retinanet")
@@ -132,17 +144,46 @@ class TestRewrites:
         shares = {block.name: block.share for block in found.blocks}
         (both,) = [step for step in found.steps if step.params["lighten"] == "released-p3-p4"]
         assert both.blocks == ("head.p3", "head.p4")
-        assert both.ceiling == pytest.approx(1 / (1 - shares["head.p3"] - shares["head.p4"]), rel=0.02)
+        assert both.ceiling == pytest.approx(1 / (1 - shares["head.p3"] - shares["head.p4"]), rel=0.05)
 
     @pytest.mark.parametrize("space", dict(CASES))
     def test_the_best_comes_first_and_lightens_the_target(self, space):
         found = lightened(space)
         assert found.target is not None
-        rates = [step.rate for step in found.rewrites]
-        assert rates == sorted(rates, reverse=True)
+        for steps in divided(found):
+            rates = [step.rate for step in steps]
+            assert rates == sorted(rates, reverse=True)
         for step in found.rewrites:
             assert found.target.name in step.lightens
-            assert set(step.lightens) <= set(step.blocks)
+            assert set(step.lightens) <= set(step.blocks) <= set(step.changes)
+
+    def test_what_changes_the_target_alone_comes_before_what_changes_more(self):
+        found = lightened("lw-retinanet")
+        alone, more = divided(found)
+        assert found.rewrites == (*alone, *more)
+        assert {step.change.split()[0] for step in alone} == {"lighten"} and len(alone) == 8
+        assert {"width", "towers", "lighten"} == {step.change.split()[0] for step in more}
+        assert alone[0].rate < more[0].rate  # narrower everywhere would be the best of all
+        text = printed(found)
+        rows = text[text.index("\nhead.p3 alone") :]
+        places = [rows.index(f"\n{words} ") for words in (alone[-1].change, "head.p3 and others", more[0].change)]
+        assert places == sorted(places)
+
+    @pytest.mark.parametrize(("space", "params"), CASES)
+    def test_the_changed_blocks_are_those_whose_layers_differ(self, space, params):
+        def layers(of):
+            graph = evaluator(space).network(of).graph
+            blocks = {}
+            for placement in graph.placements:
+                blocks.setdefault(".".join(placement.name.split(".")[:2]), []).append(placement.block)
+            return blocks
+
+        here = layers(evaluator(space).space.canonical(params))
+        for step in lightened(space).steps:
+            there = layers(step.params)
+            differing = {name for name in here | there if here.get(name) != there.get(name)}
+            assert set(step.changes) <= differing
+            assert not [name for name in differing - set(step.changes) if name not in here or name not in there]
 
     def test_what_changes_everything_has_no_ceiling_but_that_of_the_time_outside_the_engine(self):
         space = evaluator("scaled-yolov4").space
@@ -173,6 +214,25 @@ class TestRewrites:
             else:
                 assert ap <= slower.ap - found.here.ap + 1e-9
                 assert step.better_than_input_size == pytest.approx(step.ap_change.mean - ap)
+
+    def test_where_a_smaller_input_does_better_beyond_the_noise_is_said_in_a_line(self):
+        found = lightened("lw-retinanet")
+        beaten = [s for s in found.rewrites if s.better_than_input_size is not None and s.better_than_input_size < -0.3]
+        assert 0 < len(beaten) < len(found.rewrites) and found.better_by_input_size == tuple(beaten)
+        worst = min(beaten, key=lambda step: step.better_than_input_size or 0.0)
+        line = " ".join(printed(found).split())
+        assert f"better than {len(beaten)} of these {len(found.rewrites)} steps, most against {worst.change}" in line
+        assert f"{worst.ap_change_by_input_size:+.1f} for {worst.ap_change.mean:+.1f} AP, inside its interval" in line
+
+    def test_where_no_smaller_input_does_better_nothing_is_said(self):
+        found = lightened("lw-retinanet", resolution=320)
+        assert found.better_by_input_size == () and "predicted to do better" not in printed(found)
+
+    def test_the_papers_claim_is_said_of_a_retinanet_alone(self):
+        found, other = lightened("lw-retinanet"), lightened("yolo-ret")
+        assert (found.published, other.published) == (LIGHTER_GAINS, ())
+        assert "as we read it, +0.1 AP at 1.15x and +0.3 AP at 1.8x fewer FLOPs, over a smaller input" in printed(found)
+        assert "as we read it" not in printed(other)
 
     def test_below_the_smallest_input_there_is_nothing_to_compare_with(self):
         found = lightened("lw-retinanet", resolution=320)
@@ -205,7 +265,8 @@ class TestShow:
         assert found.target is not None
         share, ceiling = 100 * found.target.share, found.target.ceiling
         assert (
-            f"attack head.p3: {share:.0f} % of the frame, so no rewrite of it alone gets beyond {ceiling:.2f}x" in text
+            f"attack head.p3: {share:.0f} % of the frame, so no rewrite of it alone gets beyond {ceiling:.2f}x; "
+            f"{100 * found.target.engine_share:.0f} % of the engine, {found.target.engine_ceiling:.2f}x" in text
         )
         for step in found.rewrites[:5]:
             assert step.change in text and f"{step.speedup:.2f}x" in text and f"{step.ap_change.mean:+.1f} (" in text
@@ -224,6 +285,11 @@ class TestShow:
         assert run([*common, "--lighten", "--json"]) == 0
         plain = json.loads(capsys.readouterr().out)["lightening"]
         assert plain["target"] == "head.p3"
+        assert plain["blocks"][0]["engine_ceiling"] > plain["blocks"][0]["ceiling"]
+        assert plain["published"] == [
+            {"flops_reduction": 1.15, "gain_ap": 0.1},
+            {"flops_reduction": 1.8, "gain_ap": 0.3},
+        ]
         assert plain["blocks"][0]["ceiling"] == pytest.approx(lightened("lw-retinanet").blocks[0].ceiling)
         assert {"change", "saved_ms", "speedup", "ceiling", "ap_change", "better_than_input_size"} <= plain["steps"][
             0
@@ -295,6 +361,29 @@ class TestPublished:
         texts = svg_texts(tmp_path / "a.svg").split()
         for size in {row.resolution for row in retinanet_rows() if row.recipe == "focal-loss"}:
             assert texts.count(str(size)) >= 2
+
+    def test_a_command_draws_it_without_a_device(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        write_published(tmp_path / "direct.svg")
+        assert run(["accuracy", "plot", "retinanet", "--out", "command.svg"]) == 0
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err.strip()) == ("", "wrote command.svg")
+        assert (tmp_path / "command.svg").read_bytes() == (tmp_path / "direct.svg").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["scaled-yolov4"], "scaled-yolov4 has no published trade-off to draw; retinanet has one"),
+            (["retinant"], "unknown family 'retinant'; did you mean 'retinanet'?"),
+            (["retinanet", "--out", "x.bmp"], "x.bmp: unknown kind of picture"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_one_clear_line(self, words, said, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        assert run(["accuracy", "plot", *words]) == 2
+        captured = capsys.readouterr()
+        assert said in captured.err and len(captured.err.strip().splitlines()) == 1 and not captured.out
+        assert not list(tmp_path.iterdir())
 
 
 def test_what_changed_names_appearing_and_vanishing_parameters():

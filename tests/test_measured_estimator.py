@@ -19,7 +19,12 @@ from scaler.latency.kernels import Kernel
 from scaler.latency.measured import WELL_MEASURED, KernelTimes, MeasuredEstimator
 from scaler.latency.prediction import Prediction
 from scaler.latency.table import Entry, LatencyTable, write_table
+from scaler.models.detectors import families
 from scaler.models.detectors.yolo_ret import YoloRetConfig, build
+from scaler.search.describe import describe
+from scaler.search.evaluation import UNMEASURED, Evaluator
+from scaler.search.predictors import load_predictor
+from scaler.space_file import read_space
 
 SEARCH = ["search", "--device", "host", "--fps", "30", "--trials", "60"]
 HEADLINE = build(YoloRetConfig(backbone="mobilenetv2", width=0.75, drop=2, rfcr=5, shortcut=True))
@@ -229,11 +234,11 @@ class TestCommands:
         candidate = json.loads(capsys.readouterr().out)["candidate"]
         assert candidate["overhead_ms"] == 4.0
 
-    def test_measured_calibrated_and_estimated_devices_stand_side_by_side(self, capsys):
+    def test_measured_and_calibrated_devices_stand_side_by_side(self, capsys):
         assert run([*SEARCH, "-d", "nano", "-d", "orin-nx", "--json"]) == 0
         devices = json.loads(capsys.readouterr().out)["devices"]
         kinds = [device["latency_model"]["provenance"] for device in devices]
-        assert kinds == ["measured", "calibrated", "estimated"]
+        assert kinds == ["measured", "calibrated", "calibrated"]
 
     def test_a_runtime_of_another_version_than_the_tables_is_said(self, here, capsys, table):
         other = replace(table, info=replace(table.info, runtime_version="1.0.0"))
@@ -253,3 +258,33 @@ class TestCommands:
         assert run(SEARCH) == 1
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert "was measured on Another CPU" in line
+
+
+@pytest.fixture(scope="module")
+def shipped() -> MeasuredEstimator:
+    found = load_estimator("xeon-vm")
+    assert isinstance(found, MeasuredEstimator)
+    return found
+
+
+class TestStrangeNetworks:
+    """A table says nothing of kernels that it has none like."""
+
+    @pytest.mark.parametrize("classes", [20, 80])
+    def test_every_network_of_its_own_space_is_known(self, shipped, classes):
+        space, rng = read_space("yolo-ret"), np.random.default_rng(5)
+        for _ in range(100):
+            graph = families.build(space.configure(space.sample(rng), classes))
+            assert shipped.strange_kernels(graph) == 0
+            assert shipped.doubt(graph) == ""
+
+    @pytest.mark.parametrize("name", ["scaled-yolov4", "vovnet-ret", "lw-retinanet"])
+    def test_a_network_of_another_family_is_a_guess_and_no_candidate(self, shipped, name):
+        space = read_space(name)
+        evaluator, rng = Evaluator(space, load_predictor(space)), np.random.default_rng(5)
+        for _ in range(10):
+            params = space.sample(rng)
+            assert evaluator.scorer(shipped)(params).violations[UNMEASURED] > 0
+        described = describe(evaluator, shipped, params)
+        assert described.provenance == "estimated"
+        assert "knows nothing about" in shipped.doubt(evaluator.network(params).graph)

@@ -13,7 +13,7 @@ from synthetic_device import host_table
 from scaler.cli import run
 from scaler.devices import load_device
 from scaler.errors import FileError, UnsupportedError, UserError
-from scaler.latency.calibration import CALIBRATED_DEVICES
+from scaler.latency.calibration import CALIBRATED_DEVICES, CALIBRATIONS
 from scaler.latency.estimator import load_estimator
 from scaler.latency.kernel_regression import FEATURES
 from scaler.latency.measured import MeasuredEstimator
@@ -279,7 +279,7 @@ class TestChoice:
     @pytest.mark.usefixtures("path")
     def test_the_catalogue_lists_it_beside_the_calibrated_ones(self):
         assert [info.name for info in list_tables()] == [
-            *sorted([*(f"{device}/tensorrt-fp16" for device in CALIBRATED_DEVICES), NAME, EXAMPLE])
+            *sorted([*(f"{device}/tensorrt-{precision}" for device, precision in CALIBRATIONS), NAME, EXAMPLE])
         ]
 
     @pytest.mark.usefixtures("path")

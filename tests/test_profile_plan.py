@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scaler.devices import load_device
 from scaler.errors import UsageError
 from scaler.latency.fusion import RULES, graph_kernels
-from scaler.models.detectors.families import FAMILIES
+from scaler.models.detectors.families import build
 from scaler.models.detectors.yolo_ret import YoloRetConfig
 from scaler.profiling import plan as planning
+from scaler.profiling.networks import fitting
 from scaler.profiling.plan import choose, cover, draw, held_out, make_plan, reference_network, take_census
 from scaler.profiling.plan_file import read_plan, write_plan
 from scaler.space import Space, key
@@ -64,7 +66,7 @@ def census(small):
 
 
 def kernels_of(space: Space, params, rules=ONNX_RUNTIME):
-    return graph_kernels(FAMILIES[space.family].build(space.configure(params, 20)), rules)
+    return graph_kernels(build(space.configure(params, 20)), rules)
 
 
 class TestCensus:
@@ -285,3 +287,18 @@ class TestPlan:
         random = [cover(census, rng.permutation(1500)[:40])[-1] for _ in range(5)]
         assert max(c.work for c in random) < 0.95
         assert max(c.pairs for c in random) < 0.68
+
+
+class TestMemory:
+    def test_what_does_not_fit_is_neither_chosen_nor_held_out(self):
+        space, nano = read_space("scaled-yolov4"), load_device("nano")
+        fits = fitting(space, "coco", nano, "fp16")
+        chosen = choose(space, "coco", RULES["tensorrt"], networks=20, fits=fits)
+        assert all(fits(params) for params in chosen.params)
+        assert not all(fits(params) for params in choose(space, "coco", RULES["tensorrt"], networks=20).params)
+        plan = make_plan("scaled-yolov4", "coco", "nano", "MAXN", "tensorrt", "fp16", 1, 13, networks=20, choice=chosen)
+        assert all(fits(params) for params in held_out(space, plan, 30, 1, fits))
+
+    def test_a_device_with_too_little_memory_for_any_is_refused(self, small: Space):
+        with pytest.raises(UsageError, match="3 networks: only 0 of 'small' fit"):
+            choose(small, "voc", ONNX_RUNTIME, networks=3, fits=lambda _: False)

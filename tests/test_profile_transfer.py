@@ -352,11 +352,12 @@ class TestRefusals:
         with pytest.raises(UsageError, match="'nanno'"):
             find_source("nanno", "tensorrt", "fp16")
 
-    def test_a_device_without_a_table(self):
+    def test_a_device_without_a_table(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("SCALER_DATA_DIR", str(tmp_path))
         with pytest.raises(
-            UsageError, match="no latency table of tx2 to start from; there are tables of agx, nano, nx"
+            UsageError, match="no latency table of host to start from; there are tables of agx, agx-orin, nano, nx"
         ):
-            find_source("tx2", "tensorrt", "fp16")
+            find_source("host", "tensorrt", "fp16")
 
     def test_a_table_by_its_own_name(self):
         assert find_source("nx/tensorrt-fp16", "onnxruntime", "fp32").info.device == "nx"

@@ -280,7 +280,7 @@ class TestScaling:
     def test_the_space_holds_the_published_networks_and_nothing_impossible(self):
         space = read_space("scaled-yolov4")
         candidates = list(space.candidates())
-        assert len(candidates) == space.size == 3_562
+        assert len(candidates) == space.size == 3_490
         assert len({space.configure(params, 80) for params in candidates}) == space.size
         for published in (
             {"variant": "tiny", "width": 1.0, "rfcr": 0, "resolution": 416},

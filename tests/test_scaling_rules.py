@@ -1,13 +1,26 @@
 """The published scaling rules: their invariants, and their agreement with convolutions that are counted."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 
 import pytest
 
-from scaler.cost import op_cost
-from scaler.graph.ops import Conv
-from scaler.models.detectors.scaled_yolov4 import scaled_channels, scaled_units
+from scaler.cost import block_costs, layer_costs, op_cost
+from scaler.graph.graph import Graph, Layer
+from scaler.graph.ops import Conv, MaxPool, Slice
+from scaler.models.backbones import csp_darknet, resnet, vovnet
+from scaler.models.blocks_csp import Style
+from scaler.models.detectors.scaled_yolov4 import (
+    PLANS,
+    ScaledYoloV4Config,
+    build,
+    max_stride,
+    scaled_channels,
+    scaled_units,
+)
 from scaler.scaling import rules
 
 KINDS = tuple(rules.GROUPS)
@@ -244,3 +257,159 @@ def test_memory_access_is_that_of_our_costs():
     assert rules.memory_access(H, W, 32, 96, 3) == cost.memory_access
     least = rules.least_memory_access(H, W, cost.macs, 3)
     assert cost.memory_access_bound == pytest.approx(least, rel=1e-5)
+
+
+# --- the networks that we build obey the rules ---
+
+LARGE = {"csp": 640, "p5": 896, "p6": 1280, "p7": 1536}
+"""Variants of the CSP networks at their published sizes."""
+
+
+@cache
+def built(variant: str, **fields: float) -> Graph:
+    return build(replace(ScaledYoloV4Config(variant=variant, resolution=LARGE.get(variant, 416)), **fields))
+
+
+def stage_macs(graph: Graph, number: int, only: str = "") -> int:
+    """MACs of a stage of the backbone behind its down-sampling convolution, or of its blocks of a name."""
+    prefix = f"backbone.stage{number}."
+    return sum(
+        cost.macs
+        for name, cost in block_costs(graph).items()
+        if name.startswith(prefix + only) and name != f"{prefix}down"
+    )
+
+
+def units_in(graph: Graph, number: int) -> int:
+    return sum(p.name.startswith(f"backbone.stage{number}.unit") for p in graph.placements)
+
+
+def output_of(graph: Graph, number: int) -> tuple[int, int, int]:
+    """Shape of what a stage writes last."""
+    return next(p.block.shape for p in reversed(graph.placements) if p.name.startswith(f"backbone.stage{number}."))
+
+
+@pytest.mark.parametrize(
+    ("variant", "fields"),
+    [("csp", {}), ("csp", {"width": 0.5, "depth": 0.33}), ("csp", {"width": 1.25, "depth": 1.33})]
+    + [(variant, {}) for variant in ("p5", "p6", "p7")],
+)
+def test_every_stage_of_the_built_networks_costs_what_the_exact_block_costs(variant: str, fields: dict[str, float]):
+    graph = built(variant, **fields)
+    for number, stage in enumerate(PLANS[variant].stages, start=1):
+        (c, h, w), n = output_of(graph, number), units_in(graph, number)
+        exact = rules.csp_block_macs(c, h * w, n) if stage.path else n * rules.dark_residual_macs(c, h * w)
+        assert stage_macs(graph, number) == exact
+        assert n == scaled_units(stage.units, fields.get("depth", 1.0))
+        if stage.path:
+            per_layer = rules.csp_group_macs("dark", w, h, n, c) - w * h * c**2 * rules.GROUPS["dark"].split
+            assert stage_macs(graph, number, "unit") == per_layer
+        else:
+            assert stage_macs(graph, number, "unit") == rules.group_macs("dark", w, h, n, c)
+
+
+def test_a_bottleneck_of_the_built_resnet_costs_what_table_1_says():
+    graph = resnet.classifier("50")
+    for number in range(1, 5):
+        c, h, w = output_of(graph, number)
+        assert block_costs(graph)[f"backbone.stage{number}.block1"].macs == rules.group_macs("res", w, h, 1, c)
+
+
+@pytest.mark.parametrize(
+    ("fields", "factors"),
+    [({"resolution": 1280}, {"size": 2}), ({"width": 2.0}, {"width": 2}), ({"depth": 0.5}, {"depth": 0.5})],
+)
+def test_the_units_of_the_built_network_scale_as_table_1_says(fields: dict[str, float], factors: dict[str, float]):
+    for number in (3, 4, 5):
+        scaled, base = stage_macs(built("csp", **fields), number, "unit"), stage_macs(built("csp"), number, "unit")
+        assert scaled == base * rules.scaled_cost(**factors)
+
+
+def test_yolov4_csp_has_csp_stages_where_they_pay():
+    graph = built("csp")
+    merged = {p.name.split(".")[1] for p in graph.placements if p.name.endswith(".merge")}
+    for number in range(1, 6):
+        assert rules.csp_pays(units_in(graph, number)) is (f"stage{number}" in merged)
+
+
+@pytest.mark.parametrize("n", [1, 4, 64])
+def test_a_csp_stage_saves_against_the_plain_one_what_the_rules_say_in_the_limit(n: int):
+    plain, csp = (
+        csp_darknet.trunk("", 32, (make(64, n),), 64, Style()).placements
+        for make in (csp_darknet.dark_stage, csp_darknet.csp_stage)
+    )
+    macs = [stage_macs(Graph("", (3, 64, 64), placements, ()), 1) for placements in (plain, csp)]
+    assert macs == [n * rules.dark_residual_macs(64, 32 * 32), rules.csp_block_macs(64, 32 * 32, n)]
+    # the rules leave out 3/2 of the paths' convolutions, which many layers outweigh
+    assert float(rules.csp_saving("dark", n)) - (1 - macs[1] / macs[0]) == pytest.approx(1.5 / (5 * n))
+
+
+def seen(layers: Iterable[Layer]) -> int:
+    """Side of the square of pixels that the last of these layers sees, by the widest path."""
+    sides: dict[str, tuple[int, int]] = {}
+    side = cell = 1
+    for layer in layers:
+        known = [sides.get(name, (1, 1)) for name in layer.inputs]
+        side, cell = max(known)
+        if isinstance(layer.op, Conv | MaxPool):
+            side, cell = side + (layer.op.kernel - 1) * cell, cell * layer.op.stride
+        sides[layer.name] = side, cell
+    return side
+
+
+@pytest.mark.parametrize("variant", LARGE)
+def test_the_built_backbones_see_what_the_rule_says(variant: str):
+    graph = built(variant)
+    stages = len(PLANS[variant].stages)
+    backbone = [layer for layer in graph.layers() if layer.name.startswith("backbone.")]
+    assert seen(backbone) == rules.darknet_receptive_field([units_in(graph, n) for n in range(1, stages + 1)])
+
+
+@pytest.mark.parametrize("variant", ["p5", "p6", "p7"])
+def test_the_built_large_networks_have_the_stages_that_their_size_asks_for(variant: str):
+    graph, size = built(variant), LARGE[variant]
+    stages = rules.stages_for(size)
+    assert graph.input_shape == (3, size, size) and rules.STAGE_SIZES[stages] == size
+    assert min(output_of(graph, number)[1] for number in range(1, stages + 1)) == size / 2**stages
+    assert not [p for p in graph.placements if p.name.startswith(f"backbone.stage{stages + 1}.")]
+    assert 2**stages == max_stride(variant)
+    coarsest = min(p.block.shape[1] for p in graph.placements)
+    assert coarsest == size / 2**stages
+
+
+@pytest.mark.parametrize("width", [0.25, 0.5, 0.75, 1.0, 1.5, 2.0])
+def test_the_built_tiny_has_the_growth_layers_and_paths_of_the_rules(width: float):
+    graph = built("tiny", width=width)
+    by_name = {placement.name: placement for placement in graph.placements}
+    for number in (1, 2, 3):
+        entry, block = by_name[f"backbone.stage{number}.entry"].block, by_name[f"backbone.stage{number}.block"].block
+        b = entry.input_shapes[0][0]
+        (half,) = [node.shape[0] for node in block.nodes if isinstance(node.op, Slice)]
+        inner = [node.shape[0] for node in block.nodes if isinstance(node.op, Conv) and node.op.kernel == 3]
+        g, k = inner[0], 1 + len(inner)  # the half of the entry that goes on is the first of the layers
+        assert {half, *inner} == {rules.growth_rate(b)}
+        assert k == rules.layers_for(b, g)
+        assert rules.cut_inside_block_pays(b, g, k)
+        paths = {shape[0] for shape in by_name[f"backbone.stage{number + 1}.pool"].block.input_shapes}
+        assert paths == {rules.split_channels(entry.shape[0], g, len(inner), tau=8)} == {b}
+        following = by_name[f"backbone.stage{number + 1}.pool"].block.shape[0]
+        assert following == b // 2 + k * g == 2 * b
+
+
+@pytest.mark.parametrize("model", ["vovnet-27-slim", "vovnet-39"])
+def test_the_built_one_shot_modules_cost_what_the_rule_says_and_move_the_least(model: str):
+    graph = vovnet.classifier(model)
+    convs = vovnet.MODELS[model].convs
+    costs = {layer.name: (layer, cost) for layer, cost in layer_costs(graph)}
+    modules = [p.name for p in graph.placements if p.name.startswith("backbone.stage")]
+    assert len(modules) >= 4
+    for module in modules:
+        chain = [costs[f"{module}.conv{index}.conv"] for index in range(convs)]
+        (b, h, w), g = chain[0][0].input_shapes[0], chain[0][0].shape[0]
+        macs = sum(cost.macs for _, cost in chain)
+        assert macs == 9 * rules.osa_macs(w, h, b, g, convs) < 9 * rules.dense_macs(w, h, b, g, convs)
+        for layer, cost in chain:
+            c_in = layer.input_shapes[0][0]
+            assert cost.memory_access == rules.memory_access(h, w, c_in, g, 3)
+            least = rules.least_memory_access(h, w, cost.macs, 3)
+            assert cost.memory_access == pytest.approx(least) if c_in == g else cost.memory_access > least

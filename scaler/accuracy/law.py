@@ -6,6 +6,7 @@ published adds an offset of its own and, weakly, a slope: recipes favour large o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,8 +15,20 @@ import numpy as np
 
 from scaler.accuracy.curve import Prior
 from scaler.accuracy.prediction import FloatArray, Metric
+from scaler.files import Reader
 
-__all__ = ["Law", "LawFit", "Observation", "gradient", "mean_and_variance", "parameter_names", "priors"]
+__all__ = [
+    "Law",
+    "LawFit",
+    "Observation",
+    "beyond",
+    "columns",
+    "gradient",
+    "mean_and_variance",
+    "parameter_names",
+    "priors",
+    "read_posterior",
+]
 
 X = TypeVar("X")
 _STEP = 1e-6
@@ -85,6 +98,34 @@ def priors(law: Law[X], metric: Metric) -> tuple[Prior, ...]:
     count = len(law.recipes) - 1
     offset, slope = Prior(0.0, law.recipe_sd_ap, -8.0, 8.0), Prior(0.0, law.slope_sd_ap, -4.0, 4.0)
     return (*law.priors(metric).values(), *[offset] * count, *[slope] * count)
+
+
+def columns(rows: Iterable[Sequence[float]], count: int) -> list[FloatArray]:
+    """Rows of `count` numbers, one a network, as one array a feature."""
+    table = np.array(list(rows), dtype=np.float64)
+    return list(np.ascontiguousarray(table.reshape(-1, count).T))
+
+
+def beyond(number: float, known: tuple[float, float]) -> float:
+    """How far outside a published range, as a logarithm of the ratio; 0 inside."""
+    return max(math.log(known[0] / number), math.log(number / known[1]), 0.0)
+
+
+def read_posterior(reader: Reader, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Parameters and covariance of a shipped fit, which has the lower triangle, a row a parameter.
+
+    Raises:
+        FileError: A number is missing, or a row is of another length.
+    """
+    means, triangle = reader.table("parameters"), reader.table("covariance")
+    theta = np.array([means.number(name) for name in names])
+    lower = np.zeros((len(names), len(names)))
+    for i, name in enumerate(names):
+        row = triangle.numbers(name)
+        if len(row) != i + 1:
+            raise triangle.error(name, f"{len(row)} numbers", f"expected {i + 1}", "write the fit again")
+        lower[i, : i + 1] = row
+    return theta, lower + np.tril(lower, -1).T
 
 
 def gradient(

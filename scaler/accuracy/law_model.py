@@ -10,16 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scaler.accuracy import retinanet_law, scaled_law
-from scaler.accuracy.law import Law, LawFit, mean_and_variance, parameter_names
+from scaler.accuracy.law import Law, LawFit, mean_and_variance, parameter_names, read_posterior
 from scaler.accuracy.prediction import (
     METRIC_NAMES,
     NOISE_AP,
-    Z_90,
     AccuracyPrediction,
     Dataset,
     Facts,
@@ -28,6 +27,7 @@ from scaler.accuracy.prediction import (
     Provenance,
     Recipe,
     Score,
+    interval_90,
 )
 from scaler.accuracy.scores import read_score
 from scaler.errors import UsageError, unknown_name
@@ -35,10 +35,18 @@ from scaler.files import Reader, read_json
 
 __all__ = ["LAWS", "SCHEMA_VERSION", "SCHEMES", "LawAccuracy", "read_model", "read_shipped", "shipped_file"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LAWS: dict[str, Law[Any]] = {law.family: law for law in (scaled_law.LAW, retinanet_law.LAW)}
 SCHEMES = ("leave-one-run-out", "leave-one-network-out")
 """What a cross-validation leaves out: one training run, or every run of one network (backbone, for RetinaNet)."""
+
+
+class NetworkError(NamedTuple):
+    """How a network is predicted by a fit that has seen none of its runs."""
+
+    n: int
+    """Published training runs, at any size."""
+    mean_absolute_error_ap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class LawAccuracy:
     runs: dict[str, int]
     """Published training runs by recipe."""
     scores: dict[str, Score]
+    networks: dict[str, NetworkError]
+    """Errors of leave-one-network-out by the network (backbone, for RetinaNet) that was left out."""
     recipe: str
     dataset: Dataset = "coco"
     provenance: Provenance = "calibrated"
@@ -111,9 +121,17 @@ class LawAccuracy:
                 f"differences under {self.noise_ap:g} AP are noise in the published single training runs",
                 f"predicts the recipe {chosen.name} ({chosen.description}); {self._others()}",
                 f"evaluation {self.evaluation}",
+                *self._left_out_whole(),
                 *self.law.notes,
             ),
         )
+
+    def _left_out_whole(self) -> tuple[str, ...]:
+        """The network that the others say least about, where that is more than noise."""
+        name, (n, error) = max(self.networks.items(), key=lambda item: item[1].mean_absolute_error_ap)
+        if error <= self.noise_ap:
+            return ()
+        return (f"least known from the others is {name}: with its {n} runs left out, the mean error is {error:.1f} AP",)
 
     def _others(self) -> str:
         """How far the recipes lie apart."""
@@ -138,8 +156,7 @@ class LawAccuracy:
     def _interval(self, networks: list[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         recipes = [self.recipe] * len(networks)
         mean, variance = mean_and_variance(self.law, self.key, self.fit, networks, recipes)
-        half = Z_90 * np.sqrt(variance)
-        return np.clip(mean, 0.0, 100.0), np.clip(mean - half, 0.0, 100.0), np.clip(mean + half, 0.0, 100.0)
+        return interval_90(mean, variance)
 
 
 def shipped_file(family: str) -> Path:
@@ -170,25 +187,29 @@ def read_model(path: Path, family: str, metric: Metric, recipe: str | None = Non
     reader.choice("family", (family,))
     models = {key: _read_metric(reader.table(key), law, key) for key in METRIC_NAMES}
     reader.finish()
-    fit, runs, scores = models[metric]
+    fit, runs, scores, networks = models[metric]
     name = recipe or next(iter(law.recipes))
     if name not in runs:
         known = [known for known in law.recipes if known in runs]
         raise UsageError(unknown_name(f"recipe of {family} with published {METRIC_NAMES[metric]}", name, known))
-    return LawAccuracy(law, metric, fit, runs, scores, name)
+    return LawAccuracy(law, metric, fit, runs, scores, networks, name)
 
 
-def _read_metric(reader: Reader, law: Law[Any], metric: Metric) -> tuple[LawFit, dict[str, int], dict[str, Score]]:
-    names = parameter_names(law, metric)
-    means, triangle = reader.table("parameters"), reader.table("covariance")
-    theta = np.array([means.number(name) for name in names])
-    lower = np.zeros((len(names), len(names)))
-    for i, name in enumerate(names):
-        row = triangle.numbers(name)
-        if len(row) != i + 1:
-            raise triangle.error(name, f"{len(row)} numbers", f"expected {i + 1}", "write the fit again")
-        lower[i, : i + 1] = row
+def _read_metric(
+    reader: Reader, law: Law[Any], metric: Metric
+) -> tuple[LawFit, dict[str, int], dict[str, Score], dict[str, NetworkError]]:
+    fit = LawFit(*read_posterior(reader, parameter_names(law, metric)))
     counts, held = reader.table("runs"), reader.table("scores")
     runs = {name: counts.integer(name, minimum=1) for name in law.recipes if name in counts.keys}
     scores = {scheme: read_score(held.table(scheme)) for scheme in SCHEMES}
-    return LawFit(theta, lower + np.tril(lower, -1).T), runs, scores
+    return fit, runs, scores, _read_networks(reader.table("networks"))
+
+
+def _read_networks(reader: Reader) -> dict[str, NetworkError]:
+    if not reader.keys:
+        raise reader.error("", "nothing", "expected a network at least", "write the fit again")
+    tables = {name: reader.table(name) for name in reader.keys}
+    return {
+        name: NetworkError(table.integer("n", minimum=1), table.number("mean_absolute_error_ap", minimum=0.0))
+        for name, table in tables.items()
+    }

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from scaler.accuracy.curve import NAMES
 from scaler.accuracy.features import REFERENCE_RESOLUTION, Features, features, outside
+from scaler.accuracy.law import read_posterior
 from scaler.accuracy.posterior import Fit, Link
 from scaler.accuracy.prediction import (
     METRIC_NAMES,
     NOISE_AP,
-    Z_90,
     AccuracyPrediction,
     Dataset,
     Facts,
@@ -29,6 +27,7 @@ from scaler.accuracy.prediction import (
     Provenance,
     Recipe,
     Score,
+    interval_90,
 )
 from scaler.accuracy.scores import read_score
 from scaler.errors import UsageError, listed, unknown_name
@@ -131,8 +130,7 @@ class YoloRetAccuracy:
             drift = _RATIO_SD_BY_SCALE * x.ln_scale * mean
             mean, variance = self.ap.apply(mean, variance)
             variance = variance + drift**2
-        half = Z_90 * np.sqrt(variance)
-        return np.clip(mean, 0.0, 100.0), np.clip(mean - half, 0.0, 100.0), np.clip(mean + half, 0.0, 100.0)
+        return interval_90(mean, variance)
 
 
 @cache
@@ -162,7 +160,7 @@ def read_model(path: Path, dataset: str, metric: str = "ap50") -> YoloRetAccurac
         known = [name for of, name in _TARGETS if of == dataset]
         raise UsageError(f"metric = {metric!r}: allowed for yolo-ret on {dataset} is {listed(known)}")
     reader = read_json(path, schema_version=SCHEMA_VERSION)
-    law = _read_fit(reader)
+    law = Fit(*read_posterior(reader, NAMES))
     coco, ap = _read_link(reader.table("coco_link")), _read_link(reader.table("ap_link"))
     scores = {name: _read_scores(reader.table(name)) for name in _TARGETS.values()}
     reader.finish()
@@ -171,18 +169,6 @@ def read_model(path: Path, dataset: str, metric: str = "ap50") -> YoloRetAccurac
     return YoloRetAccuracy(
         name, n_rows, law, coco if name == "coco" else None, ap if figure == "ap" else None, by_row, by_backbone
     )
-
-
-def _read_fit(reader: Reader) -> Fit:
-    means, triangle = reader.table("parameters"), reader.table("covariance")
-    theta = np.array([means.number(name) for name in NAMES])
-    lower = np.zeros((len(NAMES), len(NAMES)))
-    for i, name in enumerate(NAMES):
-        row = triangle.numbers(name)
-        if len(row) != i + 1:
-            raise triangle.error(name, f"{len(row)} numbers", f"expected {i + 1}", "write the fit again")
-        lower[i, : i + 1] = row
-    return Fit(theta, lower + np.tril(lower, -1).T)
 
 
 def _read_link(reader: Reader) -> Link:

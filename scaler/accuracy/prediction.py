@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 __all__ = [
     "METRIC_NAMES", "NOISE_AP", "Z_90", "AccuracyModel", "AccuracyPrediction", "Dataset", "Facts", "FloatArray",
-    "Metric", "Predictions", "Provenance", "Recipe", "Score",
+    "Metric", "Predictions", "Provenance", "Recipe", "Score", "interval_90",
 ]  # fmt: skip
 
 FloatArray = npt.NDArray[np.float64]
@@ -50,6 +50,12 @@ class Predictions(NamedTuple):
     low: FloatArray
     high: FloatArray
     inside: npt.NDArray[np.bool_]
+
+
+def interval_90(mean: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean and ends of the central 90 % interval, all in the range of an accuracy, 0 to 100 points."""
+    half = Z_90 * np.sqrt(variance)
+    return np.clip(mean, 0.0, 100.0), np.clip(mean - half, 0.0, 100.0), np.clip(mean + half, 0.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from scaler.accuracy.backbone_gains import REFERENCE, Gain, backbone_gains
 from scaler.accuracy.curve import Prior
-from scaler.accuracy.law import Law
+from scaler.accuracy.law import Law, beyond, columns
 from scaler.accuracy.prediction import FloatArray, Metric
 from scaler.accuracy.retinanet_macs import reduction
 from scaler.models.detectors.retinanet import BACKBONES, PUBLISHED_TOWERS, RetinaNetConfig
@@ -89,8 +89,7 @@ def _priors(metric: Metric) -> dict[str, Prior]:
 
 def features(networks: Iterable[Any]) -> Features:
     """The features of many networks: configurations, or published rows, which have full heads of 256 channels."""
-    table = np.array([_row(*_fields(network)) for network in networks], dtype=np.float64)
-    return Features(*np.ascontiguousarray(table.reshape(-1, len(Features._fields)).T))
+    return Features(*columns((_row(*_fields(network)) for network in networks), len(Features._fields)))
 
 
 def outside(network: Any) -> tuple[str, ...]:
@@ -162,10 +161,8 @@ def _fields(network: Any) -> tuple[str, str, int, int, str, float]:
 @cache
 def _row(backbone: str, stride_in: str, width: int, towers: int, lighten: str, size: float) -> tuple[float, ...]:
     fewer = reduction(backbone, stride_in, width, towers, lighten)
-    low, high = _PUBLISHED_SIZES
-    beyond = max(math.log(low / size), math.log(size / high), 0.0)
     flops = (size / _NATIVE) ** 2
-    doubt = _BEYOND_SIZE_SD * beyond
+    doubt = _BEYOND_SIZE_SD * beyond(size, _PUBLISHED_SIZES)
     if lighten != "none":
         lost = 13.0 * (math.exp(-3.4 * flops / fewer) - math.exp(-3.4 * flops))  # of RetinaNet-ResNet50, fitted
         doubt = math.hypot(doubt, _LIGHTER_SD, _LIGHTER_SD_OF_LOSS * lost)

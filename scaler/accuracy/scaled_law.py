@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from scaler.accuracy.curve import Prior
-from scaler.accuracy.law import Law
+from scaler.accuracy.law import Law, beyond, columns
 from scaler.accuracy.prediction import FloatArray, Metric
 from scaler.accuracy.scaled_macs import macs_per_pixel
 from scaler.accuracy.scaled_recipes import RECIPES
@@ -132,8 +132,7 @@ class _Piece(NamedTuple):
 
 def features(networks: Iterable[Network]) -> Features:
     """The features of many networks."""
-    table = np.array([_row(network) for network in networks], dtype=np.float64)
-    return Features(*np.ascontiguousarray(table.reshape(-1, len(Features._fields)).T))
+    return Features(*columns((_row(network) for network in networks), len(Features._fields)))
 
 
 def outside(network: Network) -> tuple[str, ...]:
@@ -192,7 +191,7 @@ def _of_scale(variant: str, width: float, depth: float) -> _Piece:
     units = 0.0 if is_tiny(variant) else math.log(_units(variant, depth) / _units("csp", 1.0))
     values = (compute, units, math.log(NATIVE[variant] / NATIVE["csp"]))
     known, reasons = _PUBLISHED[variant], []
-    beyond_width, beyond_depth = _beyond(width, known.widths), _beyond(depth, known.depths)
+    beyond_width, beyond_depth = beyond(width, known.widths), beyond(depth, known.depths)
     if beyond_width:
         reasons.append(f"width {width:g} of {variant} was not published, {_span(known.widths)} was")
     if beyond_depth:
@@ -235,14 +234,9 @@ def _of_structure(variant: str, rfcr: int) -> _Piece:
 @cache
 def _of_size(variant: str, resolution: int) -> _Piece:
     ratio, known = NATIVE[variant] / resolution, _PUBLISHED[variant].sizes
-    beyond = _beyond(resolution, known)
-    reasons = (f"resolution {resolution} of {variant} was not published, {_span(known)} was",) if beyond else ()
-    return _Piece((max(ratio, 1.0), min(ratio, 1.0)), _BEYOND_SIZE_SD * beyond, reasons)
-
-
-def _beyond(number: float, known: tuple[float, float]) -> float:
-    """How far outside, as a logarithm of the ratio."""
-    return max(math.log(known[0] / number), math.log(number / known[1]), 0.0)
+    outlying = beyond(resolution, known)
+    reasons = (f"resolution {resolution} of {variant} was not published, {_span(known)} was",) if outlying else ()
+    return _Piece((max(ratio, 1.0), min(ratio, 1.0)), _BEYOND_SIZE_SD * outlying, reasons)
 
 
 def _span(known: tuple[float, float]) -> str:

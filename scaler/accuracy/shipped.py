@@ -41,7 +41,8 @@ def load(family: str, dataset: str, metric: str | None = None, recipe: str | Non
     Args:
         family: `yolo-ret`, `scaled-yolov4` or `retinanet`.
         dataset: `voc` or `coco`.
-        metric: `ap50` or `ap` (the mean over IoU 0.50 to 0.95); None is `ap50` for yolo-ret, `ap` for the others.
+        metric: `ap50` or `ap` (the mean over IoU 0.50 to 0.95), in capitals too; None is `ap50` for yolo-ret, `ap` for
+            the others.
         recipe: One of the model's `recipes`; None is the paper's.
 
     Raises:
@@ -49,9 +50,10 @@ def load(family: str, dataset: str, metric: str | None = None, recipe: str | Non
         FileError: The shipped fit was damaged.
     """
     known = metrics(family, dataset)
-    if metric is not None and metric not in known:
-        raise UsageError(unknown_name(f"metric of {family} on {dataset}", metric, known))
-    chosen = next(name for name in known if metric in (name, None))
+    wanted = known[0] if metric is None else metric.lower()
+    if wanted not in known:
+        raise UsageError(unknown_name(f"metric of {family} on {dataset}", wanted, known))
+    chosen = next(name for name in known if name == wanted)
     name: Dataset = "voc" if dataset == "voc" else "coco"
     return _FAMILIES[family].read(name, chosen, recipe)
 

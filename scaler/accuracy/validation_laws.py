@@ -44,11 +44,15 @@ def write_shipped(family: str, path: Path | None = None) -> None:
     for metric in METRIC_NAMES:
         data = OBSERVATIONS[family](metric)
         names, fit = parameter_names(LAWS[family], metric), fit_law(LAWS[family], metric, data)
+        parts = validate(family, metric)
         content[metric] = {
             "parameters": dict(zip(names, _rounded(fit.theta), strict=True)),
             "covariance": {name: _rounded(fit.covariance[i, : i + 1]) for i, name in enumerate(names)},
             "runs": dict(Counter(row.recipe for row in data)),
-            "scores": {part.scheme: asdict(part.score) for part in validate(family, metric)},
+            "scores": {part.scheme: asdict(part.score) for part in parts},
+            "networks": {
+                name: {"n": n, "mean_absolute_error_ap": error} for name, (n, error) in parts[1].errors("group").items()
+            },
         }
     write_atomic(shipped_file(family) if path is None else path, json.dumps(content, indent=1) + "\n")
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaler.cli.options import Json, console, print_json
+from scaler.cli.options import Json, console, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from scaler.accuracy.scores import By, CrossValidation
 
-app = typer.Typer(help="Validate the accuracy predictors.", no_args_is_help=True)
+app = typer.Typer(help="Validate the accuracy predictors and draw what was published.", no_args_is_help=True)
 
 FAMILIES = ("yolo-ret", "scaled-yolov4", "retinanet", "vovnet")
 """Of which errors are told; `vovnet` is what a backbone's gain in one detector says of another detector."""
 
-
-@app.callback()
-def _group() -> None:
-    """Keep `validate` a command of its own."""
+DRAWN = ("retinanet",)
+"""Families with a published trade-off to draw, for which no device is needed."""
 
 
 @app.command("validate")
@@ -55,6 +54,27 @@ def validate_command(
             errors = [f"{name} {error:.2f} ({count})" for name, (count, error) in part.errors(by).items()]
             screen.print(f"  mean error in AP (results) by {by}: {', '.join(errors)}")
     screen.print(f"\n{NOISE_STATEMENT}")
+
+
+@app.command("plot")
+def plot_command(
+    family: Annotated[str, typer.Argument(help="Family with a published trade-off: retinanet.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture: .png, .svg or .pdf.")] = Path("tradeoff.png"),
+) -> None:
+    """Draw a family's published trade-off between accuracy and FLOPs: Light-Weight RetinaNet's; no device is needed.
+
+    Example: scaler accuracy plot retinanet --out tradeoff.png
+    """
+    from scaler.errors import UsageError, listed, unknown_name  # noqa: PLC0415
+
+    if family not in FAMILIES:
+        raise UsageError(unknown_name("family", family, FAMILIES))
+    if family not in DRAWN:
+        raise UsageError(f"{family} has no published trade-off to draw; {listed(DRAWN)} has one")
+    from scaler.report.tradeoff import write_published  # noqa: PLC0415
+
+    write_published(out)
+    say(f"wrote {out}")
 
 
 def _validated(family: str) -> Sequence[CrossValidation]:

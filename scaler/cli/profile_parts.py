@@ -74,6 +74,7 @@ def new_plan(
 ) -> tuple[Plan, Choice]:
     """Choose networks and make a plan of them."""
     from scaler.latency.fusion import RULES  # noqa: PLC0415
+    from scaler.profiling.networks import fitting  # noqa: PLC0415
     from scaler.profiling.plan import choose, make_plan  # noqa: PLC0415
     from scaler.search.predictors import default_dataset  # noqa: PLC0415
     from scaler.space_file import read_space  # noqa: PLC0415
@@ -82,7 +83,8 @@ def new_plan(
     count = networks or NETWORKS
     searched = read_space(space)
     dataset = dataset or default_dataset(searched)
-    choice = choose(searched, dataset, RULES[wanted.runtime], networks=count, seed=seed)
+    fits = fitting(searched, dataset, wanted.device, wanted.precision)
+    choice = choose(searched, dataset, RULES[wanted.runtime], networks=count, seed=seed, fits=fits)
     plan = make_plan(space, dataset, wanted.device.id, wanted.mode.name, wanted.runtime, wanted.precision, 1, opset,
                      count, seed, choice=choice)  # fmt: skip
     return plan, choice

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from scaler.devices import Device, PowerMode, Precision, Provenance
 from scaler.graph.graph import Graph
-from scaler.latency.calibration import Calibration, compose
+from scaler.latency.calibration import Calibration, Engine, arithmetic, compose, seen_engine
 from scaler.latency.device_model import (
     ENGINE_PARAMETERS,
     hardware,
@@ -25,11 +25,12 @@ from scaler.latency.device_model import (
 from scaler.latency.fusion import TENSORRT, FusionRules
 from scaler.latency.kernels import Kernel
 from scaler.latency.prediction import BlockSums, FloatArray, KernelSource, Prediction, Sums
-from scaler.latency.protocol import NetworkSize, toolchain_slopes
+from scaler.latency.protocol import MOST_BOXES, YOLO_RET, NetworkSize, overhead_units, toolchain_slopes
 from scaler.latency.table import Entry, TableInfo
 
-_GRADIENT = 4
-"""Columns of a block's sums: ms, ms from the table, weights, MACs, then the gradient."""
+_GRADIENT = 5
+"""Columns of a block's sums: ms, ms of kernels that only move data, ms from the table, weights, MACs; then the
+gradients of the first two."""
 
 
 class CalibratedEstimator:
@@ -66,9 +67,8 @@ class CalibratedEstimator:
         self.info = info
         self._entries = entries or {}
         self._overhead_ms = overhead_ms
-        arithmetic: Precision = "tf32" if precision == "fp32" and "tf32" in device.precisions else precision
-        self._rates = hardware(mode, arithmetic)
-        self._blocks = BlockSums(TENSORRT, self._columns, _GRADIENT + len(ENGINE_PARAMETERS))
+        self._rates = hardware(mode, arithmetic(device, precision))
+        self._blocks = BlockSums(TENSORRT, self._columns, _GRADIENT + 2 * len(ENGINE_PARAMETERS))
 
     @property
     def rules(self) -> FusionRules:
@@ -79,7 +79,9 @@ class CalibratedEstimator:
     def fingerprint(self) -> str:
         """8 hexadecimal digits that change with whatever the predictions depend on."""
         model = self.calibration
-        fitted = (model.theta.tobytes(), model.covariance.tobytes(), model.residual_sd)
+        fitted = (
+            model.theta.tobytes(), model.covariance.tobytes(), model.residual_sd, model.engine_sd, model.largest_macs
+        )  # fmt: skip
         content = (fitted, self._rates, self._overhead_ms, sorted(self._entries.items()))
         return blake2b(repr(content).encode(), digest_size=4).hexdigest()
 
@@ -105,31 +107,48 @@ class CalibratedEstimator:
         """What the prediction of a network needs."""
         return self._blocks.of(graph)
 
+    def doubt(self, graph: Graph) -> str:
+        """Why the time of a network is an estimate though the device is calibrated; empty where it is none."""
+        macs, largest = self.sums(graph).blocks[4], self.calibration.largest_macs
+        if macs <= largest:
+            return ""
+        return (
+            f"larger than any network with a published time on such a device: {macs / 1e9:.0f} G MACs, "
+            f"the largest has {largest / 1e9:.0f} G"
+        )
+
     def _columns(self, kernels: Sequence[Kernel]) -> FloatArray:
-        ms, gradients = kernel_ms_and_gradients(work_of(kernels), self.calibration.engine, self._rates)
+        work = work_of(kernels)
+        ms, gradients = kernel_ms_and_gradients(work, self.calibration.engine, self._rates)
         in_table = self._look_up(kernels, ms)
         weights = [kernel.weights for kernel in kernels]
         macs = [kernel.macs for kernel in kernels]
-        return np.column_stack([ms, ms * in_table, weights, macs, gradients])
+        moves = work.memory_bound
+        return np.column_stack([ms, ms * moves, ms * in_table, weights, macs, gradients, gradients * moves[:, None]])
 
     def predict(self, sums: Sequence[Sums]) -> Prediction:
         """Frame times of networks from their sums."""
         blocks = np.stack([s.blocks for s in sums])
-        sizes = [NetworkSize(s.blocks[2], s.blocks[3], s.pixels, s.boxes) for s in sums]
-        slopes = np.array([toolchain_slopes(size) for size in sizes])
-        boxes = np.array([size.boxes / 1e3 for size in sizes])
-        model = self.calibration
-        frame, gradient = compose(model.theta, blocks[:, 0], blocks[:, _GRADIENT:], np.ones(len(sums)), boxes, slopes)
-        engine = blocks[:, 0] * np.exp(slopes @ model.theta[-slopes.shape[1] :])
+        sizes = [NetworkSize(s.blocks[3], s.blocks[4], min(s.boxes, MOST_BOXES)) for s in sums]
+        slopes = np.array([toolchain_slopes(YOLO_RET, size) for size in sizes])
+        units = np.array([overhead_units(YOLO_RET, size) for size in sizes])
+        gradient, memory_gradient = np.split(blocks[:, _GRADIENT:], 2, axis=1)
+        found = Engine(blocks[:, 0], gradient, blocks[:, 1], memory_gradient)
+        model, macs = self.calibration, blocks[:, 4]
+        engine, of_engine = seen_engine(model.theta, found, slopes)
+        frame, of_frame = compose(model.theta, found, units, slopes)
         overhead = frame - engine
         if self._overhead_ms is not None:
             overhead = np.full(len(sums), self._overhead_ms)
-            frame = engine + overhead
-        of_engine = gradient.copy()
-        of_engine[:, len(ENGINE_PARAMETERS) : -slopes.shape[1]] = 0.0  # no overhead parameter moves the engine
-        log_sd = model.log_sd(frame, gradient if self._overhead_ms is None else of_engine)
-        share = blocks[:, 1] / blocks[:, 0]
-        return Prediction(engine, overhead, frame, log_sd, model.log_sd(engine, of_engine), share)
+            frame, of_frame = engine + overhead, of_engine
+        return Prediction(
+            engine,
+            overhead,
+            frame,
+            model.log_sd(frame, of_frame, macs, model.residual_sd),
+            model.log_sd(engine, of_engine, macs, model.engine_sd),
+            blocks[:, 2] / blocks[:, 0],
+        )
 
     def estimate(self, graph: Graph) -> Prediction:
         """Frame time of one network, as arrays of length 1."""

@@ -7,15 +7,16 @@ measured.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
 from scaler.devices import HOST, Device, Mode, PowerMode, Precision, load_device
-from scaler.errors import UnsupportedError
+from scaler.errors import UnsupportedError, UsageError
 from scaler.latency.calibrated import CalibratedEstimator
-from scaler.latency.calibration import CALIBRATED_DEVICES, Calibration
+from scaler.latency.calibration import CALIBRATED_DEVICES, PRECISION, Calibration
 from scaler.latency.measured import MeasuredEstimator
 from scaler.latency.measured_model import MeasuredModel
 from scaler.latency.prediction import KernelSource, Prediction, Sums
@@ -48,6 +49,8 @@ def load_estimator(
         UsageError: Unknown device or power mode.
         UnsupportedError: The device has no such precision, or is a CPU that nobody measured.
     """
+    if overhead_ms is not None and not 0 <= overhead_ms < math.inf:
+        raise UsageError(f"the overhead must be 0 ms or more and finite, not {overhead_ms:g}")
     profile = load_device(device)
     wanted = profile.require_precision(precision)
     mode = profile.mode(power_mode)
@@ -72,7 +75,7 @@ def load_estimator(
             info=table.info,
             overhead_ms=overhead_ms,
         )
-    calibration, info = _carried_over(profile)
+    calibration, info = _carried_over(profile, wanted)
     return CalibratedEstimator(
         profile, mode, wanted, calibration, provenance="estimated", info=info, overhead_ms=overhead_ms
     )
@@ -107,9 +110,14 @@ def unmeasured(device: Device, runtime: str, precision: Precision, mode: Mode) -
     )
 
 
-def _carried_over(device: Device) -> tuple[Calibration, TableInfo | None]:
+def _carried_over(device: Device, precision: Precision) -> tuple[Calibration, TableInfo | None]:
     """A model for what nobody measured: the device's own at another mode or precision, else its like's."""
-    tables = {name: read_table(table_name(name, "tensorrt", "fp16")).info for name in CALIBRATED_DEVICES}
-    if own := tables.get(device.id):
-        return as_estimate(own.calibration), own
-    return mean_of(donors(device, {name: info.calibration for name, info in tables.items()})), None
+
+    def info_of(name: str) -> TableInfo:
+        return read_table(table_name(name, "tensorrt", PRECISION)).info
+
+    if device.id in CALIBRATED_DEVICES:
+        own = info_of(device.id)
+        return as_estimate(own.calibration, precision), own
+    likes = donors(device, {name: info_of(name).calibration for name in CALIBRATED_DEVICES})
+    return as_estimate(mean_of(likes), precision), None

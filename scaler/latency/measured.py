@@ -16,12 +16,14 @@ import numpy.typing as npt
 from scaler.devices import Device, Mode, Precision, Provenance
 from scaler.graph.graph import Graph
 from scaler.latency.fusion import RULES, FusionRules
-from scaler.latency.kernel_regression import Hyper, KernelRegression, Sample
+from scaler.latency.kernel_regression import Hyper, KernelRegression, Sample, group_of
 from scaler.latency.kernels import Kernel
 from scaler.latency.measured_model import MeasuredModel
 from scaler.latency.prediction import BlockSums, FloatArray, KernelSource, Prediction, Sums
 from scaler.latency.table import Entry, TableInfo
 
+LARGER = 16.0
+"""Times the largest measured kernel of its kind, in work or in elements moved: beyond, nothing is known."""
 WELL_MEASURED = 4
 """Networks from which the median of a kernel's times says more than the regression on all kernels."""
 
@@ -39,6 +41,10 @@ class KernelTimes:
         samples = [Sample(kernel, entry.latency_us * 1e-3, entry.networks) for kernel, entry in entries.items()]
         self._regression = KernelRegression(samples, hypers)
         self._known: dict[Kernel, tuple[float, float, bool]] = {}
+        self._largest: dict[tuple[str, str, int], tuple[int, int]] = {}
+        for kernel in entries:
+            work, moved = self._largest.get(_kind(kernel), (0, 0))
+            self._largest[_kind(kernel)] = max(work, kernel.macs), max(moved, kernel.moved)
 
     def ms(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
         """Milliseconds of each kernel, standard deviation of their logarithm, and whether the table has it."""
@@ -53,12 +59,22 @@ class KernelTimes:
             np.array([row[2] for row in rows], dtype=np.bool_),
         )
 
+    def strange(self, kernel: Kernel) -> bool:
+        """Whether the table has no kernel of this kind, or only far smaller ones: its time is a guess."""
+        work, moved = self._largest.get(_kind(kernel), (-1.0, -1.0))
+        return kernel.macs > LARGER * work or kernel.moved > LARGER * moved
+
     def _of(self, kernel: Kernel, ms: float, spread: float) -> tuple[float, float, bool]:
         """A kernel's time and doubt, and whether both its row is there and is well measured, so that it is taken."""
         entry = self.entries.get(kernel)
         if entry is None or entry.networks < WELL_MEASURED:
             return ms, spread, False
         return entry.latency_us * 1e-3, spread, True
+
+
+def _kind(kernel: Kernel) -> tuple[str, str, int]:
+    """Kernels of one kind differ in sizes only; a dense convolution is of another kind with every window."""
+    return group_of(kernel), kernel.activation, kernel.kernel if kernel.op == "conv" else 0
 
 
 class MeasuredEstimator:
@@ -91,7 +107,7 @@ class MeasuredEstimator:
         self.model = model
         self.overhead_ms = overhead_ms
         self._times = KernelTimes(entries, model.hypers)
-        self._blocks = BlockSums(self.rules, self._columns, 3)
+        self._blocks = BlockSums(self.rules, self._columns, 4)
 
     @property
     def rules(self) -> FusionRules:
@@ -117,11 +133,25 @@ class MeasuredEstimator:
 
     def _columns(self, kernels: Sequence[Kernel]) -> FloatArray:
         ms, spread, found = self._times.ms(kernels)
-        return np.column_stack([ms, ms * found, ms * spread])
+        strange = [self._times.strange(kernel) for kernel in kernels]
+        return np.column_stack([ms, ms * found, ms * spread, strange])
 
     def sums(self, graph: Graph) -> Sums:
         """What the prediction of a network needs."""
         return self._blocks.of(graph)
+
+    def strange_kernels(self, graph: Graph) -> int:
+        """How many kernels of a network are of a kind or size that was never measured: their times are guesses."""
+        return int(self.sums(graph).blocks[3])
+
+    def doubt(self, graph: Graph) -> str:
+        """Why the time of a network is an estimate though the device is measured; empty where it is none."""
+        if not (strange := self.strange_kernels(graph)):
+            return ""
+        return (
+            f"{strange} of its kernels are of a kind or size that the table of {self.device.id} knows nothing about; "
+            f"measure their space with scaler profile run --device {self.device.id} --space SPACE"
+        )
 
     def predict(self, sums: Sequence[Sums]) -> Prediction:
         """Frame times of networks from their sums."""

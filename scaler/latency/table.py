@@ -39,9 +39,17 @@ from scaler.latency.kernels import Kernel, KernelOp
 from scaler.latency.measured_model import MeasuredModel
 
 SCHEMA_VERSION = 1
-HELD_OUT = ("leave_one_network_out", "leave_one_backbone_out", "bifpn", "other_protocols")
+HELD_OUT = (
+    "leave_one_model_out",
+    "leave_one_source_out",
+    "doubted",
+    "leave_one_network_out",
+    "leave_one_backbone_out",
+    "bifpn",
+    "other_protocols",
+)
 FIGURES = tuple(f"{part}_{figure}" for part in HELD_OUT for figure in ("error", "coverage"))
-"""What a calibrated table says about its errors; see `scaler.latency.validation.DeviceReport`."""
+"""What a calibrated table may say about its errors; see `scaler.latency.build.summary`."""
 CROSS_VALIDATION = ("error", "within_10", "coverage", "noise")
 """What a measured table says about its errors: mean error of networks left out, the share of them within 10 %, how many
 the 90 % intervals cover, and the mean spread of the measurements themselves."""
@@ -190,7 +198,11 @@ def _read_info(reader: Reader) -> TableInfo:
         networks=reader.integer("networks", minimum=0),
         sources=reader.strings("sources"),
         model=_read_measured(reader.table("model")) if measured else _read_calibration(reader),
-        validation={name: validation.number(name, minimum=0.0) for name in (CROSS_VALIDATION if measured else FIGURES)},
+        validation={
+            name: validation.number(name, minimum=0.0)
+            for name in (CROSS_VALIDATION if measured else FIGURES)
+            if measured or name in validation.keys or name.startswith("leave_one_model_out")
+        },
         processor=reader.string("processor") if measured else "",
         seconds=reader.number("seconds", minimum=0) if measured else 0.0,
         conditions=reader.strings("conditions") if measured else (),
@@ -201,8 +213,19 @@ def _read_info(reader: Reader) -> TableInfo:
 
 def _read_calibration(reader: Reader) -> Calibration:
     parameters = reader.table("parameters")
-    theta = np.array([parameters.number(name) for name in PARAMETERS])
-    return Calibration(theta, _read_covariance(reader), reader.number("residual_sd", minimum=0.0))
+    if missing := [name for name in PARAMETERS if name not in parameters.keys]:
+        raise reader.error(
+            "parameters",
+            f"without {', '.join(missing)}: of a device model of an older version",
+            todo="build the table again: scaler tables build",
+        )
+    return Calibration(
+        theta=np.array([parameters.number(name) for name in PARAMETERS]),
+        covariance=_read_covariance(reader),
+        residual_sd=reader.number("residual_sd", minimum=0.0),
+        engine_sd=reader.number("engine_sd", minimum=0.0),
+        largest_macs=reader.number("largest_gmacs", minimum=1e-6) * 1e9,
+    )
 
 
 def _read_measured(reader: Reader) -> MeasuredModel:
@@ -312,10 +335,12 @@ def _calibration(model: Calibration) -> list[str]:
     lower = model.covariance[np.tril_indices(len(PARAMETERS))]
     return [
         f"residual_sd = {model.residual_sd:.6g}",
-        f"covariance = [{', '.join(f'{value:.6g}' for value in lower)}]",
+        f"engine_sd = {model.engine_sd:.6g}",
+        f"largest_gmacs = {model.largest_macs / 1e9:.6g}",
+        f"covariance = [{', '.join(f'{value + 0.0:.6g}' for value in lower)}]",
         "",
         "[parameters] # logarithms of the positive ones; see scaler/latency/device_model.py and protocol.py",
-        *(f"{n} = {v:.8g}" for n, v in zip(PARAMETERS, model.theta, strict=True)),
+        *(f"{n} = {v + 0.0:.8g}" for n, v in zip(PARAMETERS, model.theta, strict=True)),
     ]
 
 

@@ -6,9 +6,11 @@ from functools import cache
 
 from scaler.graph.graph import Block, BlockBuilder
 from scaler.graph.ops import BatchNorm, Concat, Shape, Upsample
-from scaler.models.blocks import conv_bn, depthwise_bn
+from scaler.models import blocks_csp
+from scaler.models.blocks import depthwise_bn
+from scaler.models.blocks_csp import Style
 
-NORM = BatchNorm(epsilon=1e-3, momentum=0.97)
+STYLE = Style("swish", BatchNorm(epsilon=1e-3, momentum=0.97))
 
 
 def unit(
@@ -17,13 +19,11 @@ def unit(
     """Append convolution, batch normalisation and SiLU; where `separable`, depthwise first and 1x1 behind it."""
     if separable:
         value = depthwise_bn(
-            block, f"{name}.depthwise", value, kernel=kernel, stride=stride, activation="swish", norm=NORM,
-            padding="symmetric",
+            block, f"{name}.depthwise", value, kernel=kernel, stride=stride, activation=STYLE.activation,
+            norm=STYLE.norm, padding="symmetric",
         )  # fmt: skip
-        return conv_bn(block, f"{name}.pointwise", value, channels, activation="swish", norm=NORM)
-    return conv_bn(
-        block, name, value, channels, kernel=kernel, stride=stride, activation="swish", norm=NORM, padding="symmetric"
-    )
+        return blocks_csp.unit(block, f"{name}.pointwise", value, channels, STYLE)
+    return blocks_csp.unit(block, name, value, channels, STYLE, kernel=kernel, stride=stride)
 
 
 @cache

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from scaler.devices import Device, Precision
 from scaler.errors import UsageError, UserError, unknown_name
 from scaler.graph.graph import Graph
 from scaler.models.detectors.families import FAMILIES, build
 from scaler.profiling.plan_file import Plan
+from scaler.search import memory
 from scaler.search.evaluation import CLASSES
 from scaler.space import MEMBER, Params, Space, Value
 from scaler.space_file import read_space
@@ -33,6 +35,16 @@ def space_of(plan: Plan) -> Space:
 def graph_of(space: Space, params: Params, dataset: str) -> Graph:
     """The network of a candidate."""
     return build(space.configure(params, CLASSES[dataset]))
+
+
+def fitting(space: Space, dataset: str, device: Device, precision: Precision) -> Callable[[Params], bool]:
+    """Whether a device has the memory to build and run a candidate."""
+
+    def fits(params: Params) -> bool:
+        graph = graph_of(space, params, dataset)
+        return memory.surely_fits(graph, device) or memory.excess(graph, device, precision) <= 0
+
+    return fits
 
 
 def reference_of(plan: Plan, space: Space) -> dict[str, Value]:

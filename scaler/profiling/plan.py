@@ -33,6 +33,14 @@ __all__ = ["Choice", "Coverage", "choose", "cover", "held_out", "make_plan", "re
 
 IntArray = npt.NDArray[np.intp]
 
+Fits = Callable[[Params], bool]
+
+
+def whatever(_params: Params) -> bool:
+    """Every candidate is wanted."""
+    return True
+
+
 POOL = 8192
 """Candidates to choose among; of a larger space so many are drawn."""
 ENUMERABLE = 100_000
@@ -107,6 +115,7 @@ def choose(
     networks: int,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    fits: Fits = whatever,
 ) -> Choice:
     """Choose the networks to measure; the same for the same seed.
 
@@ -121,16 +130,19 @@ def choose(
         networks: How many.
         seed: Of the draws.
         progress: Told how many candidates were looked at, and of how many.
+        fits: Whether the device can build a network at all; others are not chosen.
 
     Raises:
-        UsageError: No such data set, or the space has fewer networks.
+        UsageError: No such data set, or the space has fewer networks that fit.
     """
     if not 1 <= networks <= space.size:
         raise UsageError(f"{networks} networks: the space {space.name!r} has {space.size}; ask for 1 to {space.size}")
     rng = np.random.default_rng(seed)
     pool = draw(space, max(POOL, networks), rng)
     census = take_census(space, dataset, rules, pool, progress)
-    chosen = _fill_up(_greedy(census, networks), networks, len(pool), rng)
+    chosen = _fitting(census, pool, networks, fits, rng.permutation(len(pool)).tolist())
+    if len(chosen) < networks:
+        raise UsageError(f"{networks} networks: only {len(chosen)} of {space.name!r} fit into the device's memory")
     return Choice(
         params=tuple(pool[index] for index in chosen),
         coverage=cover(census, chosen),
@@ -211,20 +223,26 @@ def reference_network(space: Space, dataset: str, rules: FusionRules, chosen: Se
     return chosen[int(np.argmin(work))]
 
 
-def held_out(space: Space, plan: Plan, count: int, seed: int = 0) -> tuple[Params, ...]:
-    """Random candidates that are neither in a plan nor its reference, to test what was learnt from it.
+def held_out(space: Space, plan: Plan, count: int, seed: int = 0, fits: Fits = whatever) -> tuple[Params, ...]:
+    """Random candidates that fit and are neither in a plan nor its reference, to test what was learnt from it.
 
     Raises:
         UsageError: The space does not have so many others.
     """
     planned = {network.network for network in plan.networks} | {space.candidate_id(plan.reference)}
-    found = draw(space, count, np.random.default_rng(seed), planned)
+    found = draw(space, count, np.random.default_rng(seed), planned, fits)
     if len(found) < count:
         raise UsageError(f"{count} networks beside the plan: the space {space.name!r} has only {len(found)}")
     return tuple(found)
 
 
-def draw(space: Space, count: int, rng: np.random.Generator, without: Collection[str] = ()) -> list[Params]:
+def draw(
+    space: Space,
+    count: int,
+    rng: np.random.Generator,
+    without: Collection[str] = (),
+    fits: Fits = whatever,
+) -> list[Params]:
     """Draw different candidates, as many as there are at most.
 
     Args:
@@ -232,6 +250,7 @@ def draw(space: Space, count: int, rng: np.random.Generator, without: Collection
         count: How many.
         rng: Source of the draws.
         without: Ids of candidates that are not wanted.
+        fits: Whether a candidate is wanted.
     """
     if space.size <= ENUMERABLE:
         everything = list(space.candidates())
@@ -242,7 +261,7 @@ def draw(space: Space, count: int, rng: np.random.Generator, without: Collection
     for params in drawn:
         if len(found) == count:
             break
-        if (name := space.candidate_id(params)) not in without:
+        if (name := space.candidate_id(params)) not in without and fits(params):
             found.setdefault(name, params)
     return list(found.values())
 
@@ -322,7 +341,7 @@ def _greedy(census: Census, networks: int) -> list[int]:
     """
     weight = np.round(1e9 * (census.share / census.share.sum() + 1 / len(census.share)))
     candidates, pairs = np.nonzero(census.holds)
-    gain = _sums(candidates, weight[pairs])
+    gain = _sums(candidates, weight[pairs], len(census.holds))
     open_ = np.ones(len(weight), dtype=np.bool_)
     chosen: list[int] = []
     while len(chosen) < networks and gain.max() > 0:
@@ -336,10 +355,22 @@ def _greedy(census: Census, networks: int) -> list[int]:
     return chosen
 
 
-def _fill_up(chosen: Sequence[int], networks: int, pool: int, rng: np.random.Generator) -> list[int]:
-    """Add random candidates until there are enough."""
+def _fitting(census: Census, pool: Sequence[Params], networks: int, fits: Fits, order: Sequence[int]) -> list[int]:
+    """Choose anew without those that do not fit until all do; only what is chosen is looked at."""
+    unfit: set[int] = set()
+    while True:
+        chosen = _fill_up(_greedy(census, networks), networks, [index for index in order if index not in unfit])
+        found = {index for index in chosen if not fits(pool[index])}
+        if not found:
+            return chosen
+        unfit |= found
+        census.holds[list(found)] = False
+
+
+def _fill_up(chosen: Sequence[int], networks: int, order: Sequence[int]) -> list[int]:
+    """Add candidates in a random order until there are enough."""
     taken = set(chosen)
-    others = (index for index in rng.permutation(pool).tolist() if index not in taken)
+    others = (index for index in order if index not in taken)
     return [*chosen, *islice(others, networks - len(taken))]
 
 

@@ -20,7 +20,7 @@ from scaler.models.detectors.families import build
 from scaler.profiling.baselines import BASELINES
 from scaler.profiling.machine import Machine
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
-from scaler.profiling.networks import graph_of, reference_of, space_of
+from scaler.profiling.networks import fitting, graph_of, reference_of, space_of
 from scaler.profiling.plan import held_out
 from scaler.profiling.plan_file import Plan, Planned
 from scaler.profiling.proof import Proof, prove
@@ -70,7 +70,8 @@ def validate(
     space = space_of(plan)
     if reference_of(plan, space) != estimator.model.reference:
         raise UserError("the measurements on file are not those of the table: another reference network")
-    drawn = held_out(space, plan, networks, seed)
+    fits = fitting(space, plan.dataset, estimator.device, estimator.precision)
+    drawn = held_out(space, plan, networks, seed, fits)
     passes = [_measure(plan, space, drawn, number, machine, folder, progress) for number in range(PASSES)]
     both = [
         (params, tuple(one[space.candidate_id(params)] for one in passes))

@@ -8,7 +8,8 @@ Sources, batch 1 each:
 - trtutils: github.com/justincdavis/trtutils at 471d1e9, benchmark/data/models;
 - tf_to_trt: github.com/NVIDIA-AI-IOT/tf_to_trt_image_classification at 1082295, README;
 - ultralytics: the table of github.com/ultralytics/ultralytics, docs/en/guides/nvidia-jetson.md;
-- Scaled-YOLOv4: Wang et al. (CVPR 2021), Table 14.
+- Scaled-YOLOv4: Wang et al. (CVPR 2021), Table 14;
+- tensorrt_demos: github.com/jkjung-avt/tensorrt_demos, README.
 
 All their rows are here, also of networks that `scaler.models.zoo` does not build. A row that contradicts the others
 beyond physics has a `doubt`, with its reason in the note.

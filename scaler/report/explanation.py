@@ -23,10 +23,12 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     console.print(f"[bold]{candidate.id}[/bold] on {explanation.device}\n{params}")
     engine, fps, ap = candidate.engine_ms, candidate.fps, candidate.ap
     console.print(
-        f"{explanation.metric} {ap.mean:.1f} ({ap.low:.1f} to {ap.high:.1f}); "
+        f"{explanation.metric} {ap.mean:.1f} ({ap.low:.1f} to {ap.high:.1f}), {candidate.ap_provenance}; "
         f"{fps.mean:.1f} FPS ({fps.low:.1f} to {fps.high:.1f}); "
         f"engine {engine.mean:.1f} ms + overhead {candidate.overhead_ms:.1f} ms; latency {candidate.provenance}"
     )
+    for warning in explanation.warnings:
+        console.print(f"[red]{warning}[/red]")
     for reason in candidate.ap_outside:
         console.print(f"[yellow]accuracy extrapolates: {reason}[/yellow]")
     console.print(

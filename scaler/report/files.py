@@ -95,6 +95,7 @@ def _row(result: SearchResult, device: DeviceResult, candidate: Candidate, rank:
         **_spread("ap", candidate.ap),
         "ap_inside_support": candidate.ap_inside_support,
         "ap_outside": "; ".join(candidate.ap_outside),
+        "ap_provenance": candidate.ap_provenance,
         **_spread("frame_ms", frame_ms(candidate)),
         **_spread("engine_ms", candidate.engine_ms),
         "overhead_ms": candidate.overhead_ms,

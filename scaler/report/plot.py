@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
     """Draw the fronts of all devices of all results in one picture; the suffix of each path is the format.
 

@@ -1,4 +1,4 @@
-"""Lighter blocks against a smaller input as a picture, for `scaler show --lighten --plot`."""
+"""Lighter blocks against a smaller input as a picture: `scaler show --lighten --plot`, `scaler accuracy plot`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INPUT, LIGHTER, OTHER = COLOURS[0], COLOURS[1], COLOURS[2]
-LABELLED = 8
+LABELLED = 10
 """Rewrites that are named in the picture."""
 
 _NAMES = {"resnet-50": "ResNet50", "resnet-101": "ResNet101"}

@@ -129,7 +129,11 @@ def _roles(device: DeviceResult, candidate: Candidate) -> list[str]:
 def _facts(result: SearchResult, device: DeviceResult, candidate: Candidate) -> list[View]:
     frame, engine = frame_ms(candidate), candidate.engine_ms
     facts = [
-        (result.metric, f"{candidate.ap.mean:.1f}", _ends(candidate.ap, "{:.1f}".format)),
+        (
+            result.metric,
+            f"{candidate.ap.mean:.1f}",
+            f"{_ends(candidate.ap, '{:.1f}'.format)}, {candidate.ap_provenance}",
+        ),
         ("Frame rate", f"{number(candidate.fps.mean)} FPS", _ends(candidate.fps, number)),
         ("Frame time", f"{number(frame.mean)} ms", _ends(frame, number)),
         ("Engine alone", f"{number(engine.mean)} ms", f"+ {number(candidate.overhead_ms)} overhead"),

@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 
 from scaler.accuracy import AccuracyModel
-from scaler.cost import MIB, Cost, graph_cost, peak_activation_elements
-from scaler.devices import element_bytes
+from scaler.cost import Cost, graph_cost, peak_activation_elements
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import Estimator
 from scaler.latency.prediction import Z_90
 from scaler.models.detectors.scaled_yolov4 import ScaledYoloV4Config as Config
 from scaler.models.detectors.scaled_yolov4 import build
-from scaler.search.memory import build_gib, excess
+from scaler.search.memory import build_gib, engine_mib, excess
 from scaler.search.result import Interval
 
 
@@ -78,8 +77,7 @@ class Judge:
     def memory_mib(self, config: Config) -> float:
         """Folded weights and peak activations, batch 1."""
         graph = self.graph(config)
-        numbers = graph_cost(graph).folded_params + peak_activation_elements(graph)
-        return numbers * element_bytes(self.estimator.precision) / MIB
+        return engine_mib(graph_cost(graph).folded_params, peak_activation_elements(graph), self.estimator.precision)
 
     def misfit(self, config: Config) -> str | None:
         """Why an engine cannot be built on the device; None where its memory suffices, or nobody knows it."""

@@ -88,21 +88,6 @@ def csp_block_macs(c: int, s: int, n: int) -> Fraction:
     return (Fraction(9, 4) + n * Fraction(5, 2)) * c**2 * s
 
 
-def reversed_csp_macs(c: int, s: int, n: int, c_in: int | None = None) -> int:
-    """The neck's reversed CSP block of n units on c_in channels (2c where None): `(c_in/c + 3 + 10n) c^2 s`."""
-    return ((2 * c if c_in is None else c_in) + (3 + 10 * n) * c) * c * s
-
-
-def spp_csp_macs(c: int, s: int) -> int:
-    """Spatial pyramid pooling inside a reversed CSP block, on 2c channels."""
-    return 29 * c**2 * s
-
-
-def tiny_block_macs(g: int, s: int) -> int:
-    """YOLOv4-tiny's block of growth rate g on 2g channels: entry 36, two 3x3 18, transition 4, times g^2 s."""
-    return 58 * g**2 * s
-
-
 # --- Order of the factors, receptive field (section 3.3, Tables 6 and 7) -------------------------------------------
 
 SCALE_ORDER = ("structure", "depth and width", "size and depth", "size and stages", "width")

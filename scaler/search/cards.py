@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scaler.latency.estimator import Estimator
 from scaler.latency.measured_model import MeasuredModel
+from scaler.latency.protocol import MOST_BOXES
 from scaler.latency.table import TableInfo, list_tables
 from scaler.latency.transfer import ESTIMATE_LOG_SD
 from scaler.search.evaluation import Evaluator
@@ -42,7 +43,8 @@ def latency_card(estimator: Estimator) -> ModelCard:
         },
         notes=(
             "fitted to published frame rates, not measured on a device by scaler",
-            "the overhead is the paper's post-processing with 20 classes; --overhead-ms replaces it with yours",
+            "the overhead is the YOLO-ReT paper's post-processing with 20 classes, as for at most "
+            f"{MOST_BOXES:,} candidate boxes; --overhead-ms replaces it with yours",
         ),
     )
 

@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from scaler.accuracy import AccuracyPrediction
-from scaler.cost import MIB, Cost, graph_cost, peak_activation_elements
-from scaler.devices import Precision, element_bytes
+from scaler.cost import Cost, graph_cost, peak_activation_elements
+from scaler.devices import Precision
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import Estimator, Sums
+from scaler.latency.measured import MeasuredEstimator
 from scaler.models.detectors.families import Config, build
 from scaler.search import memory
 from scaler.search.predictors import Predictor
@@ -25,7 +26,9 @@ CLASSES = {"voc": 20, "coco": 80}
 
 
 DEVICE_MEMORY = "device memory"
-"""The constraint that every device sets; looked at only where a network is large."""
+"""The constraint that every device sets; every candidate of a study has the same constraints, as samplers demand."""
+UNMEASURED = "unmeasured kernels"
+"""The constraint of a measured table: kernels of a kind or size that it knows nothing about."""
 
 
 class Limits(NamedTuple):
@@ -68,7 +71,7 @@ class Network:
 
     def memory_mib(self, precision: Precision) -> float:
         """Folded weights and peak activations, batch 1."""
-        return (self.cost.folded_params + self.peak_elements) * element_bytes(precision) / MIB
+        return memory.engine_mib(self.cost.folded_params, self.peak_elements, precision)
 
     def figure(self, name: str, precision: Precision) -> float:
         """The figure that a limit of this name bounds."""
@@ -143,8 +146,10 @@ class Evaluator:
         for name, limit in self.limits._asdict().items():
             if limit is not None:
                 found[name] = network.figure(name, estimator.precision) / limit - 1
-        if not memory.surely_fits(network.graph, estimator.device):
-            found[DEVICE_MEMORY] = memory.excess(network.graph, estimator.device, estimator.precision)
+        sure = memory.surely_fits(network.graph, estimator.device)
+        found[DEVICE_MEMORY] = -1.0 if sure else memory.excess(network.graph, estimator.device, estimator.precision)
+        if isinstance(estimator, MeasuredEstimator):
+            found[UNMEASURED] = float(estimator.strange_kernels(network.graph) or -1)
         return found
 
     def score_many(self, candidates: Sequence[Params], estimator: Estimator) -> list[Evaluated]:

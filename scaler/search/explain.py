@@ -13,6 +13,7 @@ from scaler.errors import UsageError, nearest_name
 from scaler.graph.graph import Layer
 from scaler.latency.estimator import Estimator, load_estimator
 from scaler.models.detectors.families import family_of
+from scaler.search import memory
 from scaler.search.cards import latency_card
 from scaler.search.describe import describe, kind_name, timed_kernels
 from scaler.search.evaluation import Evaluator, Network
@@ -21,7 +22,7 @@ from scaler.search.predictors import load_predictor
 from scaler.search.published_models import published_models
 from scaler.search.result import Candidate, DeviceResult, ModelCard, SearchResult
 from scaler.search.result_file import read_result
-from scaler.space import Params, Space, Value
+from scaler.space import Params, Space, Value, defaults
 from scaler.space_file import read_space
 
 
@@ -98,6 +99,8 @@ class Explanation:
     latency_model: ModelCard
     metric: str
     """Of the accuracy: `VOC AP50`, `COCO AP`."""
+    warnings: tuple[str, ...] = ()
+    """Why the network cannot run there, or its time is a guess."""
     lightening: Lightening | None = None
     """The heaviest block and what would make it lighter, where asked for."""
 
@@ -144,14 +147,31 @@ def _explanation(evaluator: Evaluator, estimator: Estimator, params: Params, *, 
         steps=_steps(evaluator, estimator, params),
         latency_model=latency_card(estimator),
         metric=evaluator.accuracy.metric,
+        warnings=_warnings(network, estimator),
         lightening=lighten(evaluator, estimator, params) if lighten_too else None,
     )
 
 
+def _warnings(network: Network, estimator: Estimator) -> tuple[str, ...]:
+    found = []
+    device = estimator.device
+    if memory.excess(network.graph, device, estimator.precision) > 0:
+        needed = memory.build_gib(network.graph, device, estimator.precision)
+        found.append(
+            f"does not fit: building its engine takes about {needed:.1f} GiB, {device.name} has {device.memory_gib:g}"
+        )
+    if doubt := estimator.doubt(network.graph):
+        found.append(f"the time is an estimate: {doubt}")
+    return tuple(found)
+
+
 def _space_of(candidate: str) -> str:
-    """The space that has a published model; that of YOLO-ReT for anything else."""
+    """The space that has a published model, or the first that has all parameters of a candidate."""
     published = published_models().get(candidate)
-    return "yolo-ret" if published is None else SPACES[family_of(published.config).name]
+    if published is not None:
+        return SPACES[family_of(published.config).name]
+    wanted = set(_pairs(candidate)) if "=" in candidate else set()
+    return next((space for family, space in SPACES.items() if wanted <= set(defaults(family))), "yolo-ret")
 
 
 def _device_of(result: SearchResult, name: str | None) -> DeviceResult:
@@ -196,13 +216,32 @@ def _named(text: str, space: Space) -> Params:
             f"unknown candidate {text!r}: give a pareto.json, key=value pairs, or a published model "
             f"({', '.join(published)}){f'; did you mean {hint}?' if hint else ''}"
         )
+    written = _pairs(text)
+    order = {parameter.name: place for place, parameter in enumerate(space.parameters)}
     pairs: dict[str, Value] = {}
+    for name in sorted(written, key=lambda name: order.get(name, len(order))):
+        pairs[name] = _value(name, written[name], pairs, space)
+    found = space.canonical(pairs)
+    if idle := [name for name in pairs if name not in found and name in order]:
+        raise UsageError(f"{idle[0]} = {written[idle[0]]}: does not apply to {_said(found)}; leave it out")
+    return found
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """`key=value` pairs, each key once."""
+    written: dict[str, str] = {}
     for part in text.split(","):
         name, sign, value = (piece.strip() for piece in part.partition("="))
         if not sign or not name or not value:
             raise UsageError(f"{part!r} is not of the form key=value")
-        pairs[name] = _value(name, value, pairs, space)
-    return space.canonical(pairs)
+        if name in written:
+            raise UsageError(f"{name} is given twice, as {written[name]} and {value}; give it once")
+        written[name] = value
+    return written
+
+
+def _said(params: Params) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in list(params.items())[:3])
 
 
 def _value(name: str, text: str, before: Params, space: Space) -> Value:
@@ -256,6 +295,7 @@ def as_plain(explanation: Explanation) -> dict[str, Any]:
     return {
         "device": explanation.device,
         "metric": explanation.metric,
+        "warnings": list(explanation.warnings),
         "candidate": asdict(explanation.candidate),
         "cost": {**explanation.cost._asdict(), "flops": explanation.cost.flops},
         "stages": {

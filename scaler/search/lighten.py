@@ -18,6 +18,8 @@ from scaler.accuracy import NOISE_AP, AccuracyPrediction
 from scaler.graph.graph import Graph
 from scaler.latency.estimator import Estimator
 from scaler.latency.kernels import Kernel
+from scaler.models.detectors.retinanet import RetinaNetConfig
+from scaler.published.retinanet import LIGHTER_GAINS, LighterGain
 from scaler.search.describe import timed_kernels
 from scaler.search.evaluation import Evaluator
 from scaler.search.result import Interval
@@ -39,6 +41,8 @@ class BlockShare:
     """Engine time."""
     share: float
     """Of the frame time, 0 to 1."""
+    engine_share: float
+    """Of the engine time."""
     macs: int
     macs_share: float
     from_table: float
@@ -48,8 +52,13 @@ class BlockShare:
 
     @property
     def ceiling(self) -> float:
-        """How much faster the network gets if the block takes no time at all."""
+        """How much faster the frame gets if the block takes no time at all."""
         return 1 / (1 - self.share)
+
+    @property
+    def engine_ceiling(self) -> float:
+        """The same of the engine alone, which a pipeline that hides what lies outside it comes close to."""
+        return 1 / (1 - self.engine_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ class Rewrite:
     change: str
     """For instance `lighten none -> released`."""
     params: Params
+    changes: tuple[str, ...]
+    """The blocks that it changes, adds or removes, whether they get faster or not."""
     blocks: tuple[str, ...]
     """The blocks that it makes faster, most saved first."""
     lightens: tuple[str, ...]
@@ -115,10 +126,13 @@ class Lightening:
     here: Point
     input_sizes: tuple[Point, ...]
     """The candidate with every input of the space that is not larger, fastest first."""
+    published: tuple[LighterGain, ...] = ()
+    """Gains of a lighter head over a smaller input at equal FLOPs, as a paper on this family claims them."""
 
     def rewrites_of(self, block: str) -> tuple[Rewrite, ...]:
-        """The steps that make a block lighter, best first."""
-        return tuple(step for step in self.steps if block in step.lightens)
+        """The steps that make a block lighter: those that change it alone, then the others, each best first."""
+        lighter = (step for step in self.steps if block in step.lightens)
+        return tuple(sorted(lighter, key=lambda step: step.changes != (block,)))
 
     @property
     def target(self) -> BlockShare | None:
@@ -131,6 +145,11 @@ class Lightening:
         return self.rewrites_of(self.target.name) if self.target else ()
 
     @property
+    def better_by_input_size(self) -> tuple[Rewrite, ...]:
+        """The target's rewrites that a smaller input of the same frame time beats by more than the noise."""
+        return tuple(step for step in self.rewrites if (step.better_than_input_size or 0.0) < -NOISE_AP)
+
+    @property
     def passed_over(self) -> tuple[BlockShare, ...]:
         """The blocks that are heavier than the target and have nothing lighter in the space."""
         names = [block.name for block in self.blocks]
@@ -141,10 +160,14 @@ class Lightening:
         return {
             "frame_ms": self.frame_ms,
             "overhead_ms": self.overhead_ms,
-            "blocks": [{**asdict(block), "ceiling": block.ceiling} for block in self.blocks],
+            "blocks": [
+                {**asdict(block), "ceiling": block.ceiling, "engine_ceiling": block.engine_ceiling}
+                for block in self.blocks
+            ],
             "target": self.target.name if self.target else None,
             "steps": [{**asdict(s), "better_than_input_size": s.better_than_input_size} for s in self.steps],
             "input_sizes": [point._asdict() for point in self.input_sizes],
+            "published": [gain._asdict() for gain in self.published],
         }
 
 
@@ -181,6 +204,7 @@ def lighten(evaluator: Evaluator, estimator: Estimator, params: Params) -> Light
         steps=tuple(sorted((step for step in steps if step.lightens), key=lambda step: -step.rate)),
         here=Point("", here.frame_ms, here.macs, here.ap.mean),
         input_sizes=sizes,
+        published=LIGHTER_GAINS if isinstance(evaluator.network(params).config, RetinaNetConfig) else (),
     )
 
 
@@ -236,6 +260,7 @@ def _partition(
             name=name,
             ms=(ms := sum(stages.values())),
             share=ms / frame_ms,
+            engine_share=ms / engine_ms,
             macs=macs[name],
             macs_share=macs[name] / whole,
             from_table=tabled[name] / ms,
@@ -248,14 +273,16 @@ def _partition(
 
 def _rewrite(here: _Timed, other: _Timed, sizes: Sequence[Point]) -> Rewrite:
     after = other.blocks
+    names = dict.fromkeys((*here.kernels, *other.kernels))
+    changed = tuple(name for name in names if here.kernels.get(name) != other.kernels.get(name))
     saved = {
         block.name: block.ms - (after[block.name].ms if block.name in after else 0.0)
         for block in here.ranked
-        if here.kernels[block.name] != other.kernels.get(block.name)
+        if block.name in changed
     }
     faster = sorted((name for name, ms in saved.items() if ms > 0), key=lambda name: -saved[name])
     lighter = (name for name in faster if name not in after or after[name].share < here.blocks[name].share)
-    same = [block.ms for block in other.ranked if other.kernels[block.name] == here.kernels.get(block.name)]
+    same = [block.ms for block in other.ranked if block.name not in changed]
     rest = other.overhead_ms + sum(same)
     ap, change_of_ap = other.ap, other.ap.mean - here.ap.mean
     half = float(np.hypot(here.ap.high - here.ap.low, ap.high - ap.low)) / 2
@@ -263,6 +290,7 @@ def _rewrite(here: _Timed, other: _Timed, sizes: Sequence[Point]) -> Rewrite:
     return Rewrite(
         change=change(here.params, other.params),
         params=other.params,
+        changes=changed,
         blocks=tuple(faster),
         lightens=tuple(lighter),
         saved_ms=here.frame_ms - other.frame_ms,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 
-from scaler.cost import block_cost, graph_cost, peak_activation_elements
+from scaler.cost import MIB, block_cost, graph_cost, peak_activation_elements
 from scaler.devices import Device, Gpu, Precision, element_bytes
 from scaler.graph.graph import Graph
 
-__all__ = ["RESERVED_GIB", "build_gib", "excess", "surely_fits"]
+__all__ = ["RESERVED_GIB", "build_gib", "engine_mib", "excess", "surely_fits"]
 
 GIB = 2**30
 RESERVED_GIB = 1.5
@@ -22,6 +22,11 @@ RESERVED_GIB = 1.5
 _RESERVED_CPU_GIB = 0.5
 _FP32_COPIES, _FP32_BYTES = 2, 4
 _SURE = 0.25
+
+
+def engine_mib(weights: int, activations: int, precision: Precision) -> float:
+    """MiB of folded weights and peak activations, both in elements, at batch 1: what a limit on the memory bounds."""
+    return (weights + activations) * element_bytes(precision) / MIB
 
 
 def build_gib(graph: Graph, device: Device, precision: Precision) -> float:

@@ -60,6 +60,8 @@ class Candidate:
     ap_inside_support: bool
     ap_outside: tuple[str, ...]
     """Why the accuracy prediction is an extrapolation; empty where it is not."""
+    ap_provenance: str = "calibrated"
+    """Of the accuracy: `calibrated`, or `estimated` where nobody published such a detector."""
     engine_ms: Interval
     """The network on the accelerator."""
     overhead_ms: float

@@ -87,6 +87,7 @@ def _candidate(reader: Reader) -> Candidate:
         ap=_interval(reader.table("ap")),
         ap_inside_support=reader.boolean("ap_inside_support"),
         ap_outside=reader.strings("ap_outside"),
+        ap_provenance=reader.choice("ap_provenance", PROVENANCES, "calibrated"),
         engine_ms=_interval(reader.table("engine_ms"), minimum=0),
         overhead_ms=reader.number("overhead_ms", minimum=0),
         fps=_interval(reader.table("fps"), minimum=0),

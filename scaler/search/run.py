@@ -20,7 +20,7 @@ from scaler.files import make_folder
 from scaler.latency.estimator import Estimator, load_estimator
 from scaler.search.cards import latency_card, references, warm_starts
 from scaler.search.describe import describe
-from scaler.search.evaluation import DEVICE_MEMORY, Evaluated, Evaluator, Limits
+from scaler.search.evaluation import DEVICE_MEMORY, UNMEASURED, Evaluated, Evaluator, Limits
 from scaler.search.front import knee, pareto_front
 from scaler.search.predictors import default_dataset, load_predictor
 from scaler.search.result import Candidate, DeviceResult, SearchResult
@@ -124,11 +124,9 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
 
 def _check(options: SearchOptions) -> None:
     """Refuse numbers that make no question."""
-    fps, overhead = options.target_fps, options.overhead_ms
+    fps = options.target_fps
     if fps is not None and not 0 < fps < math.inf:
         raise UsageError(f"the frame rate must be above 0 and finite, not {fps:g}; give for instance --fps 30")
-    if overhead is not None and not 0 <= overhead < math.inf:
-        raise UsageError(f"the overhead must be 0 ms or more and finite, not {overhead:g}")
     for name, limit in options.limits._asdict().items():
         if limit is not None and not 0 < limit < math.inf:
             raise UsageError(f"the limit on {name} must be above 0 and finite, not {limit:g}")
@@ -180,7 +178,7 @@ def default_folder(options: SearchOptions) -> Path:
     target = "" if options.target_fps is None else f"-{options.target_fps:g}fps"
     devices = "-".join(Path(name).stem for name in options.devices)  # a device may be the path of a profile
     dataset = options.dataset or default_dataset(read_space(options.space))
-    metric = "" if options.metric is None else f"-{options.metric}"
+    metric = "" if options.metric is None else f"-{options.metric.lower()}"
     return Path("results") / f"{Path(options.space).stem}-{dataset}{metric}-{devices}{target}"
 
 
@@ -206,7 +204,7 @@ def device_result(evaluator: Evaluator, estimator: Estimator, outcome: StudyOutc
         front=front,
         pick=front[-1].id if front and evaluator.target_fps is not None else None,
         knee=None if best is None else evaluator.space.candidate_id(feasible[best][0]),
-        message=_message(evaluator, estimator, front, nearest) + _left_out(estimator, seen),
+        message=_message(evaluator, estimator, front, nearest) + _left_out(estimator, seen) + _unsure(estimator, front),
         nearest=nearest,
         references=references(evaluator, estimator),
         explored=tuple((round(s.frame_ms, 3), round(s.ap, 3)) for _, s in seen),
@@ -215,13 +213,29 @@ def device_result(evaluator: Evaluator, estimator: Estimator, outcome: StudyOutc
 
 
 def _left_out(estimator: Estimator, seen: list[tuple[Params, Evaluated]]) -> str:
-    """How many candidates the device's memory excluded, in a sentence; empty where none."""
-    count = sum(scored.violations.get(DEVICE_MEMORY, 0) > 0 for _, scored in seen)
+    """How many candidates the device's memory or the table's reach excluded, a sentence each; empty where none."""
+    reasons = {
+        DEVICE_MEMORY: "building their engines would take more than the "
+        f"{estimator.device.memory_gib or 0:g} GiB of the device",
+        UNMEASURED: "the table has no kernels like theirs; measure this space with scaler profile run "
+        f"--device {estimator.device.id} --space SPACE",
+    }
+    counts = {name: sum(scored.violations.get(name, 0) > 0 for _, scored in seen) for name in reasons}
+    return "".join(
+        f" {count} of the {len(seen)} candidates evaluated were left out: {reasons[name]}."
+        for name, count in counts.items()
+        if count
+    )
+
+
+def _unsure(estimator: Estimator, front: tuple[Candidate, ...]) -> str:
+    """How many times on the front are estimates though the device is calibrated, in a sentence."""
+    count = sum(candidate.provenance != estimator.provenance for candidate in front)
     if not count:
         return ""
     return (
-        f" {count} of the {len(seen)} candidates evaluated were left out: building their engines would take more than "
-        f"the {estimator.device.memory_gib or 0:g} GiB of the device."
+        f" {count} of the {len(front)} on the front are larger than any network with a published time on this device: "
+        "their latency is estimated."
     )
 
 
@@ -275,7 +289,9 @@ def _unreachable(evaluator: Evaluator, estimator: Estimator, nearest: Candidate)
             f"(most in {dearest.name}: {dearest.ms:.1f} ms)"
         )
     for name, excess in evaluator.violations(network, frame, estimator).items():
-        if name != "fps" and excess > 0:
+        if name == UNMEASURED and excess > 0:
+            reasons.append(f"{excess:.0f} of its kernels are of a kind or size that the table knows nothing about")
+        elif name != "fps" and excess > 0:
             what = (
                 f"the {estimator.device.memory_gib:g} GiB of the device"
                 if name == DEVICE_MEMORY

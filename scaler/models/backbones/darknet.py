@@ -13,10 +13,11 @@ from types import MappingProxyType
 from scaler.errors import UsageError, unknown_name
 from scaler.graph.graph import Block, BlockBuilder, Graph, GraphBuilder, Tensor
 from scaler.graph.ops import Add, BatchNorm, Concat, Conv, GlobalAveragePool, MaxPool, Padding, Shape
-from scaler.models.blocks import classifier_block, conv_bn
+from scaler.models.blocks import classifier_block
+from scaler.models.blocks_csp import Style, residual_unit, unit, unit_block
 from scaler.models.detectors.checks import require
 
-NORM = BatchNorm(epsilon=1e-5, momentum=0.99)
+STYLE = Style("leaky", BatchNorm(epsilon=1e-5, momentum=0.99))
 
 DARKNET19_STAGES = (
     (32,),
@@ -34,55 +35,28 @@ DARKNET53_REPEATS = (1, 2, 8, 8, 4)
 STEM_CHANNELS = 32
 
 
-def unit(block: BlockBuilder, name: str, value: int, channels: int, kernel: int = 1, stride: int = 1) -> int:
-    """Append a convolution with batch normalisation and leaky ReLU, padded on all sides; returns the last value."""
-    return conv_bn(
-        block, name, value, channels, kernel=kernel, stride=stride, activation="leaky", norm=NORM, padding="symmetric"
-    )
-
-
-@cache
-def unit_block(shape: Shape, channels: int, kernel: int = 1, stride: int = 1) -> Block:
-    """A convolution with batch normalisation and leaky ReLU on its own."""
-    block = BlockBuilder("convolution", shape)
-    unit(block, "unit", 0, channels, kernel, stride)
-    return block.build()
-
-
 @cache
 def pooled_unit_block(shape: Shape, channels: int, stride: int = 2) -> Block:
     """2x2 max-pool and 3x3 convolution; a pool of stride 1 pads bottom and right, so that the map keeps its size."""
     block = BlockBuilder("pooled convolution", shape)
     value = block.add("pool", MaxPool(2, stride, Padding() if stride == 2 else Padding(0, 0, 1, 1)), 0)
-    unit(block, "unit", value, channels, 3)
+    unit(block, "unit", value, channels, STYLE, kernel=3)
     return block.build()
-
-
-@cache
-def residual_block(shape: Shape) -> Block:
-    """1x1 convolution to half the channels, 3x3 back to all, and the sum."""
-    block = BlockBuilder("residual", shape)
-    _residual(block, "", 0, shape[0] // 2)
-    return block.build()
-
-
-def _residual(block: BlockBuilder, prefix: str, value: int, reduced: int) -> int:
-    inner = unit(block, f"{prefix}reduce", value, reduced)
-    inner = unit(block, f"{prefix}conv", inner, block.shape(value)[0], 3)
-    return block.add(f"{prefix}residual", Add(), inner, value)
 
 
 @cache
 def csp_block(shape: Shape, width: int, reduced: int, repeats: int) -> Block:
     """Cross-stage partial stage: residuals on `width` channels, as many passed by, both joined and mixed."""
     block = BlockBuilder("CSP stage", shape)
-    bypass = unit(block, "bypass", 0, width)
-    value = unit(block, "main", 0, width)
+    bypass = unit(block, "bypass", 0, width, STYLE)
+    value = unit(block, "main", 0, width, STYLE)
     for index in range(repeats):
-        value = _residual(block, f"block{index}.", value, reduced)
-    value = unit(block, "transition", value, width)
+        inner = unit(block, f"block{index}.reduce", value, reduced, STYLE)
+        inner = unit(block, f"block{index}.conv", inner, width, STYLE, kernel=3)
+        value = block.add(f"block{index}.residual", Add(), value, inner)
+    value = unit(block, "transition", value, width, STYLE)
     joined = block.add("concat", Concat(), value, bypass)
-    unit(block, "mix", joined, shape[0])
+    unit(block, "mix", joined, shape[0], STYLE)
     return block.build()
 
 
@@ -101,24 +75,24 @@ def _darknet19(graph: GraphBuilder) -> Tensor:
             if stage and index == 0:
                 block = pooled_unit_block(x.shape, width)
             else:
-                block = unit_block(x.shape, width, 1 if index % 2 else 3)
+                block = unit_block(x.shape, width, STYLE, kernel=1 if index % 2 else 3)
             x = graph.add(f"backbone.stage{stage}.conv{index}", block, x)
     return x
 
 
 def _darknet53(graph: GraphBuilder) -> Tensor:
-    x = graph.add("backbone.stem", unit_block(graph.input.shape, STEM_CHANNELS, 3), graph.input)
+    x = graph.add("backbone.stem", unit_block(graph.input.shape, STEM_CHANNELS, STYLE, kernel=3), graph.input)
     for stage, repeats in enumerate(DARKNET53_REPEATS, start=1):
-        x = graph.add(f"backbone.stage{stage}.down", unit_block(x.shape, 2 * x.channels, 3, 2), x)
+        x = graph.add(f"backbone.stage{stage}.down", unit_block(x.shape, 2 * x.channels, STYLE, kernel=3, stride=2), x)
         for index in range(repeats):
-            x = graph.add(f"backbone.stage{stage}.block{index}", residual_block(x.shape), x)
+            x = graph.add(f"backbone.stage{stage}.block{index}", residual_unit(x.shape, x.channels // 2, STYLE), x)
     return x
 
 
 def _cspdarknet53(graph: GraphBuilder) -> Tensor:
-    x = graph.add("backbone.stem", unit_block(graph.input.shape, STEM_CHANNELS, 3), graph.input)
+    x = graph.add("backbone.stem", unit_block(graph.input.shape, STEM_CHANNELS, STYLE, kernel=3), graph.input)
     for stage, repeats in enumerate(DARKNET53_REPEATS, start=1):
-        x = graph.add(f"backbone.stage{stage}.down", unit_block(x.shape, 2 * x.channels, 3, 2), x)
+        x = graph.add(f"backbone.stage{stage}.down", unit_block(x.shape, 2 * x.channels, STYLE, kernel=3, stride=2), x)
         half = x.channels // 2
         width = x.channels if stage == 1 else half  # the first stage is too narrow to be halved
         x = graph.add(f"backbone.stage{stage}.csp", csp_block(x.shape, width, half, repeats), x)

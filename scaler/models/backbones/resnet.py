@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from scaler.errors import UsageError, unknown_name
 from scaler.graph.graph import Block, BlockBuilder, Graph, GraphBuilder
-from scaler.graph.ops import Activation, Add, BatchNorm, MaxPool, Shape, pad_for
+from scaler.graph.ops import Activation, ActivationKind, Add, BatchNorm, MaxPool, Shape, pad_for
 from scaler.models.backbones.trunk import Trunk
 from scaler.models.blocks import classifier_block, conv_bn
 
@@ -41,6 +41,18 @@ def stem_block(shape: Shape) -> Block:
     return block.build()
 
 
+def add_path(block: BlockBuilder, layers: tuple[tuple[int, int, int], ...]) -> int:
+    """Append the convolutions of a block's main path, `(kernel, channels, stride)`; the last has no activation."""
+    value = 0
+    for index, (kernel, channels, stride) in enumerate(layers):
+        activation: ActivationKind | None = "relu" if index < len(layers) - 1 else None
+        value = conv_bn(
+            block, f"conv{index}", value, channels, kernel=kernel, stride=stride, activation=activation, norm=NORM,
+            padding="symmetric",
+        )  # fmt: skip
+    return value
+
+
 @cache
 def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool, stride_in: StrideIn = "3x3") -> Block:
     """Basic block of two 3x3 convolutions, or bottleneck 1x1, 3x3, 1x1 with four times the width."""
@@ -48,20 +60,8 @@ def residual_block(shape: Shape, width: int, stride: int, bottleneck: bool, stri
     out_channels = 4 * width if bottleneck else width
     first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
     narrow = ((1, width, first), (3, width, second), (1, out_channels, 1))
-    plan = narrow if bottleneck else ((3, width, stride), (3, width, 1))
-    value, shortcut = 0, 0
-    for index, (kernel, channels, step) in enumerate(plan):
-        value = conv_bn(
-            block,
-            f"conv{index}",
-            value,
-            channels,
-            kernel=kernel,
-            stride=step,
-            activation=None if index == len(plan) - 1 else "relu",
-            norm=NORM,
-            padding="symmetric",
-        )
+    value = add_path(block, narrow if bottleneck else ((3, width, stride), (3, width, 1)))
+    shortcut = 0
     if block.shape(value) != shape:
         shortcut = conv_bn(block, "shortcut", 0, out_channels, stride=stride, norm=NORM, padding="symmetric")
     value = block.add("residual", Add(), value, shortcut)

@@ -12,7 +12,7 @@ from functools import cache
 from scaler.errors import UsageError, unknown_name
 from scaler.graph.graph import Block, BlockBuilder, Graph, GraphBuilder
 from scaler.graph.ops import Activation, Add, MaxPool, Shape
-from scaler.models.backbones.resnet import DEPTHS, NORM, stem_block
+from scaler.models.backbones.resnet import DEPTHS, NORM, add_path, stem_block
 from scaler.models.blocks import classifier_block, conv_bn
 
 BOTTLENECK_DEPTHS = tuple(depth for depth, (bottleneck, _) in DEPTHS.items() if bottleneck)
@@ -21,19 +21,8 @@ BOTTLENECK_DEPTHS = tuple(depth for depth, (bottleneck, _) in DEPTHS.items() if 
 @cache
 def bottleneck_block(shape: Shape, width: int, stride: int) -> Block:
     """Bottleneck 1x1, 3x3, 1x1; its shortcut is projected where the channels differ, else every `stride`th pixel."""
-    block, value = BlockBuilder("bottleneck", shape), 0
-    for index, (kernel, channels, step) in enumerate(((1, width, 1), (3, width, stride), (1, 4 * width, 1))):
-        value = conv_bn(
-            block,
-            f"conv{index}",
-            value,
-            channels,
-            kernel=kernel,
-            stride=step,
-            activation=None if index == 2 else "relu",
-            norm=NORM,
-            padding="symmetric",
-        )
+    block = BlockBuilder("bottleneck", shape)
+    value = add_path(block, ((1, width, 1), (3, width, stride), (1, 4 * width, 1)))
     shortcut = 0
     if shape[0] != 4 * width:
         shortcut = conv_bn(block, "shortcut", 0, 4 * width, stride=stride, norm=NORM)

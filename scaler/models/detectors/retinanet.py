@@ -15,7 +15,7 @@ from scaler.graph.graph import Graph, GraphBuilder
 from scaler.models.backbones import resnet, vovnet
 from scaler.models.backbones.resnet import StrideIn
 from scaler.models.backbones.trunk import Trunk
-from scaler.models.detectors.checks import require, require_whole
+from scaler.models.detectors.checks import require, require_text, require_whole
 from scaler.models.heads import retinanet as head
 from scaler.models.necks.fpn import add_fpn
 
@@ -55,6 +55,7 @@ class RetinaNetConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        require_text(self, "backbone", "stride_in", "lighten")
         if self.backbone not in BACKBONES:
             raise UsageError(unknown_name("backbone", self.backbone, BACKBONES))
         if self.lighten not in head.LIGHTER:

@@ -21,7 +21,7 @@ from scaler.graph.ops import ActivationKind, BatchNorm
 from scaler.models.backbones import csp_darknet, tiny_cspdarknet
 from scaler.models.backbones.csp_darknet import Stage, csp_stage, dark_stage
 from scaler.models.blocks_csp import Style
-from scaler.models.detectors.checks import require, require_whole
+from scaler.models.detectors.checks import require, require_number, require_text, require_whole
 from scaler.models.heads import yolov4
 from scaler.models.necks.csp_pan import add_csp_pan
 from scaler.models.necks.rfcr import add_rfcr
@@ -113,9 +113,11 @@ class ScaledYoloV4Config:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        require_text(self, "variant", "activation", "concat_norm")
         for field, known in (("variant", VARIANTS), ("activation", ACTIVATIONS), ("concat_norm", CONCAT_NORMS)):
             if getattr(self, field) not in known:
                 raise UsageError(unknown_name(field, getattr(self, field), known))
+        require_number(self, "width", "depth")
         require_whole(self, "rfcr", "resolution", "classes")
         variant, tiny = self.variant, is_tiny(self.variant)
         hand_written = not tiny and not PLANS[variant].scales

@@ -10,10 +10,12 @@ from functools import cache
 
 from scaler.graph.boxes import BoxCoding, Scale
 from scaler.graph.graph import Block, BlockBuilder, Graph, GraphBuilder, Tensor
-from scaler.graph.ops import Concat, Conv, Shape, Upsample
-from scaler.models.backbones.darknet import pooled_unit_block, unit, unit_block
+from scaler.graph.ops import Concat, Shape, Upsample
+from scaler.models.backbones.darknet import STYLE, pooled_unit_block
+from scaler.models.blocks_csp import unit, unit_block
 from scaler.models.detectors.checks import require
 from scaler.models.heads.yolov3 import output_channels
+from scaler.models.heads.yolov4 import head_block
 
 ANCHORS = {32: ((81, 82), (135, 169), (344, 319)), 16: ((10, 14), (23, 27), (37, 58))}
 """Width and height in input pixels by stride."""
@@ -29,24 +31,15 @@ CODING = BoxCoding("yolov3", tuple(Scale((f"stride{stride}",), stride, anchors) 
 def path_block(coarse: Shape, lateral: Shape) -> Block:
     """1x1 convolution to half the channels, enlarged twofold, and the lateral map behind it."""
     block = BlockBuilder("path", coarse, lateral)
-    value = unit(block, "link", 0, coarse[0] // 2)
+    value = unit(block, "link", 0, coarse[0] // 2, STYLE)
     value = block.add("up", Upsample(2), value)
     block.add("concat", Concat(), value, 1)
     return block.build()
 
 
-@cache
-def head_block(shape: Shape, width: int, channels: int) -> Block:
-    """3x3 convolution and the output convolution, which has a bias."""
-    block = BlockBuilder("YOLOv3 head", shape)
-    value = unit(block, "unit", 0, width, 3)
-    block.add("output", Conv(channels, bias=True), value)
-    return block.build()
-
-
 def _add_backbone(graph: GraphBuilder) -> tuple[Tensor, Tensor]:
     """Place the convolutions; returns the last map and the tapped one. The last pool has stride 1."""
-    x = tapped = graph.add("backbone.conv0", unit_block(graph.input.shape, WIDTHS[0], 3), graph.input)
+    x = tapped = graph.add("backbone.conv0", unit_block(graph.input.shape, WIDTHS[0], STYLE, kernel=3), graph.input)
     for index, width in enumerate(WIDTHS[1:], start=1):
         stride = 1 if index == len(WIDTHS) - 1 else 2
         x = graph.add(f"backbone.conv{index}", pooled_unit_block(x.shape, width, stride), x)
@@ -67,11 +60,11 @@ def build(resolution: int = 416, classes: int = 80) -> Graph:
     require("resolution", resolution, resolution >= 32 and resolution % 32 == 0, "a multiple of 32, from 32 on")
     graph = GraphBuilder((3, resolution, resolution))
     x, tapped = _add_backbone(graph)
-    x = graph.add("neck.reduce", unit_block(x.shape, 256), x)
+    x = graph.add("neck.reduce", unit_block(x.shape, 256, STYLE), x)
     fine = graph.add("neck.path16", path_block(x.shape, tapped.shape), x, tapped)
     outputs = []
     for stride, source, width in ((32, x, 512), (16, fine, 256)):
-        head = head_block(source.shape, width, output_channels(classes))
+        head = head_block(source.shape, width, output_channels(classes), STYLE)
         outputs.append((f"stride{stride}", graph.add(f"head.stride{stride}", head, source)))
     boxes = sum(len(ANCHORS[stride]) * (resolution // stride) ** 2 for stride in ANCHORS)
     return graph.build(f"yolov3-tiny-{resolution}", outputs, boxes, CODING)

@@ -16,7 +16,7 @@ from scaler.graph.graph import Graph, GraphBuilder
 from scaler.models.backbones import efficientnet, mobilenetv2, vovnet
 from scaler.models.backbones.trunk import Trunk
 from scaler.models.blocks import round_channels
-from scaler.models.detectors.checks import require, require_whole
+from scaler.models.detectors.checks import require, require_number, require_text, require_whole
 from scaler.models.heads import yolov3
 from scaler.models.necks.light import LEVEL_WIDTHS, NeckKind, add_neck
 from scaler.models.necks.rfcr import add_rfcr
@@ -67,10 +67,12 @@ class YoloRetConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        require_text(self, "backbone", "neck")
         if self.backbone not in KNOWN_BACKBONES:
             raise UsageError(unknown_name("backbone", self.backbone, KNOWN_BACKBONES))
         if self.neck not in NECKS:
             raise UsageError(unknown_name("neck", self.neck, NECKS))
+        require_number(self, "width")
         require_whole(self, "drop", "repeats", "rfcr", "resolution", "classes")
         mobile = self.backbone == "mobilenetv2"
         require("width", self.width, WIDTHS[0] <= self.width <= WIDTHS[1] if mobile else self.width == 1.0,
@@ -94,6 +96,7 @@ class YoloRetConfig:
 
     def _check_vovnet(self) -> None:
         """Refuse an `ese` or `stem` that is unknown or that the backbone does not have."""
+        require_text(self, "ese", "stem")
         for kind, value, known in (("ese", self.ese, vovnet.ESE_KINDS), ("stem", self.stem, vovnet.STEM_KINDS)):
             if value not in known:
                 raise UsageError(unknown_name(kind, value, known))
