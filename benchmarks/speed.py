@@ -85,13 +85,13 @@ def main(runs: int) -> None:
     report("  the larger's memory", peak, SEARCH_LIMIT_MIB, "MiB")
     planned = command_seconds(["profile", "plan", "--device", "nano"], runs)
     report("scaler profile plan --device nano", planned, PLAN_LIMIT_S, "s")
+    for variant, resolution, width, limit in GRAPHS:
+        milliseconds = graph_ms(variant, resolution, width)
+        report(f"yolov4-{variant}@{resolution}, counted and timed", milliseconds, limit, "ms")
     for space, device in (("yolo-ret", "nano"), ("scaled-yolov4", "agx-orin")):
         seconds, count = front_seconds(space, device)
         report(f"exact front of {space}, {count:,} candidates", seconds, FRONT_LIMIT_S, "s")
         print(f"  {count / seconds:,.0f} candidates per second")
-    for variant, resolution, width, limit in GRAPHS:
-        milliseconds = graph_ms(variant, resolution, width)
-        report(f"yolov4-{variant}@{resolution}, counted and timed", milliseconds, limit, "ms")
 
 
 if __name__ == "__main__":

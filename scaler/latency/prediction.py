@@ -89,4 +89,6 @@ class BlockSums:
                 offsets.append(len(kernels))
                 kernels += found
         if kernels:
-            self._sums[rows] = np.add.reduceat(self._columns(kernels), offsets, axis=0)
+            places: dict[Kernel, int] = {}  # the same kernel stands in many blocks
+            found_at = [places.setdefault(kernel, len(places)) for kernel in kernels]
+            self._sums[rows] = np.add.reduceat(self._columns(list(places))[found_at], offsets, axis=0)
