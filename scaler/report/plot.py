@@ -157,9 +157,12 @@ def _metric(results: Sequence[SearchResult]) -> str:
     return " / ".join(dict.fromkeys(result.metric for result in results))
 
 
+_SPACES = {"all": "all families"}
+
+
 def _title(fronts: Sequence[tuple[SearchResult, DeviceResult]]) -> str:
     titles = list(dict.fromkeys(device.title for _, device in fronts))
-    spaces = " and ".join(dict.fromkeys(result.space for result, _ in fronts))
+    spaces = " and ".join(dict.fromkeys(_SPACES.get(result.space, result.space) for result, _ in fronts))
     where = titles[0] if len(titles) == 1 else f"{len(fronts)} devices"
     return f"Pareto-optimal detectors of {spaces} on {where}"
 

@@ -65,6 +65,7 @@ def network(scaled: Scaled) -> dict[str, Any]:
         "fps": asdict(scaled.fps),
         "ap": asdict(scaled.ap),
         "ap_outside": list(scaled.ap_outside),
+        "latency_doubt": scaled.latency_doubt,
     }
 
 
@@ -81,7 +82,7 @@ def write_csv(plan: Plan, path: Path) -> None:
             "base": scaled.config == base,
             "chosen": scaled.config in chosen,
             **_flat(network(scaled)),
-            "latency_provenance": plan.judge.estimator.provenance,
+            "latency_provenance": "estimated" if scaled.latency_doubt else plan.judge.estimator.provenance,
         }
         for how, line in plan.curves().items()
         for scaled in line

@@ -32,6 +32,8 @@ class Scaled:
     ap: Interval
     ap_outside: tuple[str, ...]
     """Why the accuracy is an extrapolation; empty where it is not."""
+    latency_doubt: str
+    """Why the time is an estimate even on a calibrated or measured device; empty where it is not."""
 
     @property
     def fps(self) -> Interval:
@@ -104,4 +106,5 @@ class Judge:
             overhead_ms=float(prediction.overhead[0]),
             ap=Interval(ap.mean, ap.low, ap.high),
             ap_outside=ap.outside,
+            latency_doubt=self.estimator.doubt(graph),
         )

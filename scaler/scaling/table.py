@@ -155,6 +155,9 @@ def _print_origin(plan: Plan, screen: Screen) -> None:
     shown = [plan.base, plan.chosen, *(row.scaled for row in plan.alone if row.scaled is not None)]
     if any(scaled.ap_outside for scaled in shown):
         screen.line(f"{glyphs.EXTRAPOLATED} {glyphs.LEGEND[glyphs.EXTRAPOLATED]}: no such network was published", "dim")
+    for scaled in shown:
+        if scaled.latency_doubt:
+            screen.line(f"{scaled.config.name}: its time is an estimate: {scaled.latency_doubt}", "dim")
     accuracy = plan.judge.accuracy
     screen.line(
         f"AP: {_metric(plan)} by the training recipe {accuracy.recipe!r}, pictures {accuracy.evaluation}. Frame: "

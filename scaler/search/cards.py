@@ -36,10 +36,10 @@ def latency_card(estimator: Estimator) -> ModelCard:
         provenance=info.provenance,
         fitted_on=f"{info.networks} networks ({', '.join(info.sources)})",
         errors={
-            "leave-one-network-out mean error": f"{errors['leave_one_network_out_error']:.1f} %",
-            "leave-one-backbone-out mean error": f"{errors['leave_one_backbone_out_error']:.1f} %",
-            "coverage of 90 % intervals": f"{errors['leave_one_network_out_coverage']:.0f} / "
-            f"{errors['leave_one_backbone_out_coverage']:.0f} %",
+            "leave-one-network-out mean error": f"{errors['leave_one_model_out_error']:.1f} %",
+            "leave-one-source-out mean error": f"{errors['leave_one_source_out_error']:.1f} %",
+            "coverage of 90 % intervals": f"{errors['leave_one_model_out_coverage']:.0f} / "
+            f"{errors['leave_one_source_out_coverage']:.0f} %",
         },
         notes=(
             "fitted to published frame rates, not measured on a device by scaler",
