@@ -29,6 +29,7 @@ from scaler.graph.ops import (
     GlobalAveragePool,
     Linear,
     MaxPool,
+    Shape,
     Slice,
     SpaceToDepth,
     Upsample,
@@ -90,21 +91,12 @@ def add_layer(
     name, op = layer.name, layer.op
     match op:
         case Conv():
-            return writer.node(
-                "Conv",
-                name,
-                [*inputs, *_stored(writer, layer, weights)],
-                output,
-                kernel_shape=[op.kernel] * 2,
-                strides=[op.stride] * 2,
-                group=op.groups,
-                pads=list(op.padding),
-            )
+            window = _window(op) | {"group": op.groups}
+            return writer.node("Conv", name, [*inputs, *_stored(writer, layer, weights)], output, **window)
+        case MaxPool():
+            return writer.node("MaxPool", name, inputs, output, **_window(op))
         case Linear():
-            flat = writer.node("Flatten", f"{name}/flatten", inputs)
-            product = writer.node("Gemm", f"{name}/gemm", [flat, *_stored(writer, layer, weights)], transB=1)
-            shape = writer.constant(f"{name}/shape", np.array([0, op.out_features, 1, 1], np.int64))
-            return writer.node("Reshape", name, [product, shape], output)
+            return _linear(writer, layer, inputs, weights, output)
         case BatchNorm():
             stored = _stored(writer, layer, weights)
             return writer.node("BatchNormalization", name, [*inputs, *stored], output, epsilon=op.epsilon)
@@ -113,48 +105,68 @@ def add_layer(
         case Add():
             return _sum(writer, name, inputs, output)
         case WeightedSum():
-            scaled = [
-                writer.node("Mul", f"{name}/scale{i}", [value, writer.shared(f"{layer.weights}/weight{i}", factor)])
-                for i, (value, factor) in enumerate(zip(inputs, weights["scale"], strict=True))
-            ]
-            return _sum(writer, name, scaled, output)
+            return _sum(writer, name, _scaled(writer, layer, inputs, weights), output)
         case Gate():
             return writer.node("Mul", name, inputs, output)
         case Concat():
             return writer.node("Concat", name, inputs, output, axis=1)
-        case MaxPool():
-            return writer.node(
-                "MaxPool",
-                name,
-                inputs,
-                output,
-                kernel_shape=[op.kernel] * 2,
-                strides=[op.stride] * 2,
-                pads=list(op.padding),
-            )
         case GlobalAveragePool():
             return writer.node("GlobalAveragePool", name, inputs, output)
         case Slice():
-            bounds = {"starts": op.start, "ends": op.start + op.channels, "axes": 1}
-            given = [writer.shared(f"{part}{at}", np.array([at], np.int64)) for part, at in bounds.items()]
-            return writer.node("Slice", name, [*inputs, *given], output)
+            return _slice(writer, name, inputs, op, output)
         case SpaceToDepth():
             return writer.node("SpaceToDepth", name, inputs, output, blocksize=op.block)
         case Flatten():
-            shape = writer.constant(f"{name}/shape", np.array([0, *layer.shape], np.int64))
-            return writer.node("Reshape", name, [*inputs, shape], output)
+            return _reshaped(writer, name, inputs[0], layer.shape, output)
         case Upsample():
-            nothing = writer.shared("no_region", np.zeros(0, np.float32))
-            scales = writer.shared(f"scales{op.factor}", np.array([1, 1, op.factor, op.factor], np.float32))
-            return writer.node(
-                "Resize",
-                name,
-                [*inputs, nothing, scales],
-                output,
-                mode="nearest",
-                coordinate_transformation_mode="asymmetric",
-                nearest_mode="floor",
-            )
+            return _upsample(writer, name, inputs, op.factor, output)
+
+
+def _window(op: Conv | MaxPool) -> dict[str, Any]:
+    return {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": list(op.padding)}
+
+
+def _linear(
+    writer: NodeWriter, layer: Layer, inputs: Sequence[str], weights: dict[str, Array], output: str | None
+) -> str:
+    name = layer.name
+    flat = writer.node("Flatten", f"{name}/flatten", inputs)
+    product = writer.node("Gemm", f"{name}/gemm", [flat, *_stored(writer, layer, weights)], transB=1)
+    return _reshaped(writer, name, product, layer.shape, output)
+
+
+def _reshaped(writer: NodeWriter, name: str, value: str, shape: Shape, output: str | None) -> str:
+    wanted = writer.constant(f"{name}/shape", np.array([0, *shape], np.int64))
+    return writer.node("Reshape", name, [value, wanted], output)
+
+
+def _scaled(writer: NodeWriter, layer: Layer, inputs: Sequence[str], weights: dict[str, Array]) -> list[str]:
+    """Each input of a weighted sum times its factor."""
+    factors = [writer.shared(f"{layer.weights}/weight{i}", factor) for i, factor in enumerate(weights["scale"])]
+    return [
+        writer.node("Mul", f"{layer.name}/scale{i}", list(pair))
+        for i, pair in enumerate(zip(inputs, factors, strict=True))
+    ]
+
+
+def _slice(writer: NodeWriter, name: str, inputs: Sequence[str], op: Slice, output: str | None) -> str:
+    bounds = {"starts": op.start, "ends": op.start + op.channels, "axes": 1}
+    given = [writer.shared(f"{part}{at}", np.array([at], np.int64)) for part, at in bounds.items()]
+    return writer.node("Slice", name, [*inputs, *given], output)
+
+
+def _upsample(writer: NodeWriter, name: str, inputs: Sequence[str], factor: int, output: str | None) -> str:
+    nothing = writer.shared("no_region", np.zeros(0, np.float32))
+    scales = writer.shared(f"scales{factor}", np.array([1, 1, factor, factor], np.float32))
+    return writer.node(
+        "Resize",
+        name,
+        [*inputs, nothing, scales],
+        output,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
 
 
 _PARTS = ("weight", "bias", "gamma", "beta", "mean", "variance")
