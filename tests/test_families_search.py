@@ -73,6 +73,7 @@ def test_a_published_model_is_found_in_the_space_of_its_family(here, capsys, nam
 
 def test_the_parameters_say_which_space_is_meant(here, capsys):
     assert shown(capsys, "variant=csp,resolution=512", "--device", "nx")["candidate"]["params"]["variant"] == "csp"
+    assert shown(capsys, "backbone=vovnet-39,neck=fpn,resolution=320", "--device", "nx")["metric"] == "VOC AP50"
     assert shown(capsys, "lighten=released,backbone=resnet-50,resolution=640", "--device", "nx")["metric"] == "COCO AP"
 
 
@@ -91,7 +92,7 @@ def test_named_values_are_understood_in_any_order(here, capsys):
         ("variant=csp,variant=p5,resolution=512", r"variant is given twice, as csp and p5"),
         ("variant=csp,resolution=500", r"resolution = 500: the space 'scaled-yolov4' allows 320"),
         ("variant=p7,width=1.25,resolution=1500", r"resolution = 1500"),
-        ("backbone=vovnet-39,neck=fpn,resolution=320", r"vovnet-39.*yolo-ret"),
+        ("backbone=vovnet-40,neck=fpn,resolution=320", r"vovnet-40.*yolo-ret"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(here, capsys, text, said):

@@ -17,7 +17,8 @@ def command(
     candidate: Annotated[
         str,
         typer.Argument(
-            help="A pareto.json (with --pick), a published model (YOLO-ReT-M0.75@320) or parameters "
+            help="A pareto.json (with --pick), a published model (YOLO-ReT-M0.75@320, yolov4-csp@640, "
+            "retinanet-resnet-50@800) or parameters "
             "(backbone=mobilenetv2,width=0.75,drop=published,rfcr=5,neck=fpn,resolution=320)."
         ),
     ],
@@ -27,7 +28,9 @@ def command(
     pick: Annotated[str, typer.Option("--pick", help="best, knee or an id of the pareto.json.")] = "best",
     space: Annotated[
         str | None,
-        typer.Option("--space", help="Search space, a name or a path; that of the published model otherwise."),
+        typer.Option(
+            "--space", help="Search space, a name or path; the shipped one that has the candidate otherwise."
+        ),
     ] = None,
     dataset: Dataset = None,
     metric: Metric = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ class Question:
 
 
 SPACES = {"yolo-ret": "yolo-ret", "scaled-yolov4": "scaled-yolov4", "retinanet": "lw-retinanet"}
-"""The shipped space of each family."""
+"""The shipped space of each family, where its published models are."""
+FAMILY_OF_SPACE = {**{space: family for family, space in SPACES.items()}, "vovnet-ret": "yolo-ret"}
+"""The simple shipped spaces, in the order in which a candidate is looked for."""
 
 _METRICS = {"AP50": "ap50", "AP": "ap"}
 
@@ -166,12 +169,19 @@ def _warnings(network: Network, estimator: Estimator) -> tuple[str, ...]:
 
 
 def _space_of(candidate: str) -> str:
-    """The space that has a published model, or the first that has all parameters of a candidate."""
+    """The shipped space that has a candidate; where none has, the first that knows its parameters."""
     published = published_models().get(candidate)
     if published is not None:
         return SPACES[family_of(published.config).name]
-    wanted = set(_pairs(candidate)) if "=" in candidate else set()
-    return next((space for family, space in SPACES.items() if wanted <= set(defaults(family))), "yolo-ret")
+    if "=" not in candidate:
+        return "yolo-ret"
+    wanted = set(_pairs(candidate))
+    known = [name for name, family in FAMILY_OF_SPACE.items() if wanted <= set(defaults(family))]
+    for name in known:
+        with suppress(UsageError):
+            _named(candidate, read_space(name))
+            return name
+    return known[0] if known else "yolo-ret"
 
 
 def _device_of(result: SearchResult, name: str | None) -> DeviceResult:
