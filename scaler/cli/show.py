@@ -28,9 +28,7 @@ def command(
     pick: Annotated[str, typer.Option("--pick", help="best, knee or an id of the pareto.json.")] = "best",
     space: Annotated[
         str | None,
-        typer.Option(
-            "--space", help="Search space, a name or path; the shipped one that has the candidate otherwise."
-        ),
+        typer.Option("--space", help="Search space, a name or path; the shipped one that has the candidate otherwise."),
     ] = None,
     dataset: Dataset = None,
     metric: Metric = None,
