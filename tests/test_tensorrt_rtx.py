@@ -23,10 +23,25 @@ from scaler.graph.ops import Activation, BatchNorm, Conv, Op
 from scaler.latency.fusion import kernel_groups
 from scaler.latency.kernels import Kernel
 from scaler.models.backbones import efficientnet, mobilenetv2, resnet
+from scaler.models.detectors import families
+from scaler.models.detectors.retinanet import RetinaNetConfig
+from scaler.models.detectors.scaled_yolov4 import ScaledYoloV4Config
 from scaler.models.detectors.yolo_ret import BACKBONES, NECKS, YoloRetConfig, build, published_drop
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install tensorrt-rtx-cu12")
 pytestmark = pytest.mark.slow
+
+
+OTHER_FAMILIES: tuple[families.Config, ...] = (
+    *(
+        ScaledYoloV4Config(variant=variant, rfcr=5 if "tiny" in variant else 0, width=width, resolution=256)
+        for variant, width in (("tiny", 1.0), ("tiny-3l", 1.0), ("csp", 0.5), ("p5", 0.25), ("p6", 0.25), ("p7", 0.25))
+    ),
+    YoloRetConfig(backbone="vovnet2-39", neck="panet", rfcr=5, resolution=160),
+    YoloRetConfig(backbone="vovnet2-19-slim-dw", neck="bifpn", stem="pool", resolution=160),
+    RetinaNetConfig(backbone="resnet-50", width=64, resolution=256),
+    RetinaNetConfig(backbone="vovnet-39", width=64, lighten="released", resolution=256),
+)
 
 
 class Log(trt.ILogger):
@@ -123,6 +138,19 @@ class TestParser:
     )
     def test_classifiers_are_accepted(self, graph: Graph, opset: int | None):
         assert read(to_onnx(graph, opset=opset or newest_parsed_opset()))[2].errors == []
+
+    @pytest.mark.parametrize("opset", [OLDEST_OPSET, DEFAULT_OPSET, 17, None])
+    @pytest.mark.parametrize("config", OTHER_FAMILIES, ids=lambda config: config.name)
+    def test_every_other_family_is_accepted_with_and_without_decoding(self, config: families.Config, opset: int | None):
+        graph = families.build(config)
+        for decode in (None, Decode(nms="none")):
+            model = to_onnx(graph, opset=opset or newest_parsed_opset(), decode=decode)
+            _, network, log = read(model)
+            assert log.errors == []
+            outputs = [tuple(network.get_output(index).shape) for index in range(network.num_outputs)]
+            assert outputs[0] == (
+                (1, graph.boxes, 4) if decode else (1, *graph.placements[graph.outputs[0][1]].block.shape)
+            )
 
     def test_its_newest_opset_is_beyond_that_of_tensorrt_8_2(self):
         assert DEFAULT_OPSET < 17 <= newest_parsed_opset()
