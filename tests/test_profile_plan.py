@@ -290,6 +290,7 @@ class TestPlan:
 
 
 class TestMemory:
+    @pytest.mark.slow
     def test_what_does_not_fit_is_neither_chosen_nor_held_out(self):
         space, nano = read_space("scaled-yolov4"), load_device("nano")
         fits = fitting(space, "coco", nano, "fp16")

@@ -151,8 +151,10 @@ def test_every_vovnet_is_a_backbone():
         SMALL,
         replace(SMALL, backbone="resnet-50", lighten="released"),
         replace(SMALL, lighten="released-code", resolution=160),
-        replace(SMALL, backbone="resnet-50", stride_in="3x3", lighten="p3-depthwise"),
-        replace(SMALL, lighten="p3-p4-1x1", towers=2, resolution=192),
+        pytest.param(
+            replace(SMALL, backbone="resnet-50", stride_in="3x3", lighten="p3-depthwise"), marks=pytest.mark.slow
+        ),
+        pytest.param(replace(SMALL, lighten="p3-p4-1x1", towers=2, resolution=192), marks=pytest.mark.slow),
         replace(SMALL, backbone="vovnet2-19-slim-dw", lighten="p3-three-1x1-class-1x1"),
     ],
     ids=lambda config: config.name,

@@ -372,6 +372,7 @@ class TestNumbers:
                 assert np.abs(value).max() > 1e-3
                 np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=name)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("ese", "stem"), [("all", "pool"), ("last", "stride4")])
     def test_a_detector_and_a_classifier_give_torchs_numbers_as_onnx(self, ese: str, stem: str):
         reference = pytest.importorskip("torch_reference", reason="torch is not installed", exc_type=ImportError)
