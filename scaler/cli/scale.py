@@ -10,31 +10,37 @@ import typer
 from scaler.cli.options import Json, Metric, OverheadMs, PowerMode, Precision, console, print_json, say
 from scaler.errors import UsageError
 
+Model = Annotated[
+    str,
+    typer.Argument(help="yolov4-tiny, yolov4-tiny-3l, yolov4-csp, yolov4-p5, yolov4-p6 or yolov4-p7."),
+]
+Factor = Annotated[
+    float | None,
+    typer.Option("--factor", help="Budget as a multiple of the network's MACs: 0.5 is half the computation."),
+]
+Resolution = Annotated[
+    int | None, typer.Option("--resolution", help="Input size to start from; the published one otherwise.")
+]
+Recipe = Annotated[
+    str | None, typer.Option("--recipe", help="Training recipe of the predicted accuracy; the paper's otherwise.")
+]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", help="Draw AP against frame time for each factor: a PNG, SVG or PDF file.")
+]
+
 
 def command(
-    model: Annotated[
-        str,
-        typer.Argument(help="yolov4-tiny, yolov4-tiny-3l, yolov4-csp, yolov4-p5, yolov4-p6 or yolov4-p7."),
-    ],
+    model: Model,
     device: Annotated[str | None, typer.Option("--device", "-d", help="Device to predict the latency for.")] = None,
-    factor: Annotated[
-        float | None,
-        typer.Option("--factor", help="Budget as a multiple of the network's MACs: 0.5 is half the computation."),
-    ] = None,
+    factor: Factor = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frame rate to reach, in place of a factor.")] = None,
-    resolution: Annotated[
-        int | None, typer.Option("--resolution", help="Input size to start from; the published one otherwise.")
-    ] = None,
+    resolution: Resolution = None,
     metric: Metric = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Training recipe of the predicted accuracy; the paper's otherwise.")
-    ] = None,
+    recipe: Recipe = None,
     precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw AP against frame time for each factor: a PNG, SVG or PDF file.")
-    ] = None,
+    plot: Plot = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write every step of every factor as a CSV file.")] = None,
     json_output: Json = False,
 ) -> None:

@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     from scaler.search.run import Search
 
 
+Trials = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Candidates to evaluate; the sampler's default otherwise.")
+]
+MaxMemoryMib = Annotated[
+    float | None, typer.Option("--max-memory-mib", help="Limit on weights and peak activations together.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder for reports and study; named after the question otherwise."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", help="Journal file or Optuna storage URL; in the output folder otherwise."),
+]
+Study = Annotated[str | None, typer.Option("--study", help="Name of the study, for workers that share a storage.")]
+
+
 def command(
     device: Annotated[list[str], typer.Option("--device", "-d", help="Device to search for; may be repeated.")],
     fps: Annotated[float | None, typer.Option("--fps", help="Frame rate to reach.")] = None,
@@ -27,29 +44,17 @@ def command(
     precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
-    trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Candidates to evaluate; the sampler's default otherwise.")
-    ] = None,
+    trials: Trials = None,
     sampler: Annotated[
         str, typer.Option("--sampler", help="auto, nsga2, nsga3, tpe, gp, random or exhaustive.")
     ] = "auto",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same front.")] = 0,
     max_params: Annotated[float | None, typer.Option("--max-params", help="Limit on the parameters.")] = None,
     max_macs: Annotated[float | None, typer.Option("--max-macs", help="Limit on the multiply-accumulates.")] = None,
-    max_memory_mib: Annotated[
-        float | None, typer.Option("--max-memory-mib", help="Limit on weights and peak activations together.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder for reports and study; named after the question otherwise."),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option("--storage", help="Journal file or Optuna storage URL; in the output folder otherwise."),
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option("--study", help="Name of the study, for workers that share a storage.")
-    ] = None,
+    max_memory_mib: MaxMemoryMib = None,
+    out: Out = None,
+    storage: Storage = None,
+    study: Study = None,
     json_output: Json = False,
 ) -> None:
     """Find the Pareto-optimal detectors for a device and the best that reaches a frame rate.
