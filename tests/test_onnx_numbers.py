@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx_sessions import newest_readable_opset, picture, run
+from unit_graphs import chained, gated, joined, unit_graph
 
 from scaler.export.onnx_model import DEFAULT_OPSET, OLDEST_OPSET, newest_opset, to_onnx
 from scaler.export.weights import Array, random_weights
@@ -17,7 +18,6 @@ from scaler.graph.ops import (
     BatchNorm,
     Concat,
     Conv,
-    Gate,
     GlobalAveragePool,
     Linear,
     MaxPool,
@@ -42,34 +42,6 @@ def near(found: Mapping[str, Array], expected: Mapping[str, Array], tolerance: f
         assert found[name].shape == value.shape
         assert np.abs(value).max() > 1e-3
         np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance * np.abs(value).max(), err_msg=name)
-
-
-def one_block(build_block: Callable[[BlockBuilder], object]) -> Graph:
-    """A network of one block that reads a picture of 6 channels."""
-    shape = (6, SIDE, SIDE)
-    block, graph = BlockBuilder("unit", shape), GraphBuilder(shape)
-    build_block(block)
-    return graph.build("unit", [("out", graph.add("net", block.build(), graph.input))])
-
-
-def chained(*ops: object) -> Callable[[BlockBuilder], object]:
-    """Operators one after the other."""
-
-    def add(block: BlockBuilder) -> None:
-        value = 0
-        for index, op in enumerate(ops):
-            value = block.add(f"op{index}", op, value)
-
-    return add
-
-
-def joined(op: object, count: int) -> Callable[[BlockBuilder], object]:
-    """An operator that reads the picture and `count - 1` convolutions of it."""
-    return lambda block: block.add("op", op, 0, *[block.add(f"conv{i}", Conv(6), 0) for i in range(1, count)])
-
-
-def gated(block: BlockBuilder) -> None:
-    block.add("gate", Gate(), 0, block.add("sigmoid", Activation("sigmoid"), block.add("mean", GlobalAveragePool(), 0)))
 
 
 OPERATORS: dict[str, Callable[[BlockBuilder], object]] = {
@@ -112,14 +84,14 @@ OPERATORS: dict[str, Callable[[BlockBuilder], object]] = {
 @pytest.mark.parametrize("name", OPERATORS)
 class TestOperators:
     def test_onnx_runtime_agrees_with_torch(self, name: str):
-        graph, batch = one_block(OPERATORS[name]), 4 * picture(2, 6, SIDE, SIDE)
+        graph, batch = unit_graph(OPERATORS[name], SIDE), 4 * picture(2, 6, SIDE, SIDE)
         expected = torch_reference.run(graph, WEIGHTS, batch)
         for opset in (OLDEST_OPSET, DEFAULT_OPSET, newest_readable_opset()):
             for optimise in (False, True):
                 near(run(to_onnx(graph, weights=WEIGHTS, batch=2, opset=opset), batch, optimise), expected, 1e-5)
 
     def test_the_reference_implementation_of_onnx_agrees_at_the_newest_opset(self, name: str):
-        graph, batch = one_block(OPERATORS[name]), 4 * picture(2, 6, SIDE, SIDE)
+        graph, batch = unit_graph(OPERATORS[name], SIDE), 4 * picture(2, 6, SIDE, SIDE)
         model = to_onnx(graph, weights=WEIGHTS, batch=2, opset=newest_opset())
         (found,) = ReferenceEvaluator(model).run(None, {"image": batch})
         near({"out": found}, torch_reference.run(graph, WEIGHTS, batch), 1e-5)

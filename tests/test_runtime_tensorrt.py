@@ -312,7 +312,12 @@ def test_conditions_name_the_gpu(world: World, tmp_path: Path):
 
 # --- NVIDIA's own builder ---
 
-needs_rtx = pytest.mark.skipif(not rtx_available(), reason="needs tensorrt_rtx, whose builder runs without a GPU")
+WITHOUT_RTX = pytest.mark.skipif(not rtx_available(), reason="needs tensorrt_rtx, whose builder runs without a GPU")
+
+
+def needs_rtx(test):
+    """.ci/run installs it for the slow tests only."""
+    return pytest.mark.slow(WITHOUT_RTX(test))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx_sessions import picture
 from onnx_sessions import run as run_onnx
+from unit_graphs import chained, gated, joined, unit_graph
 
 from scaler.cost import graph_cost
 from scaler.errors import MissingExtraError
@@ -22,7 +23,6 @@ from scaler.graph.ops import (
     Concat,
     Conv,
     Flatten,
-    Gate,
     GlobalAveragePool,
     Linear,
     MaxPool,
@@ -66,31 +66,6 @@ def loaded(graph: Graph) -> fx.GraphModule:
     return module
 
 
-def block_graph(add: Callable[[BlockBuilder], object]) -> Graph:
-    """A network of one block on a map of 6 channels."""
-    shape = (6, 8, 8)
-    block, graph = BlockBuilder("unit", shape), GraphBuilder(shape)
-    add(block)
-    return graph.build("unit", [("out", graph.add("net", block.build(), graph.input))])
-
-
-def chained(*ops: object) -> Callable[[BlockBuilder], object]:
-    def add(block: BlockBuilder) -> None:
-        value = 0
-        for index, op in enumerate(ops):
-            value = block.add(f"op{index}", op, value)
-
-    return add
-
-
-def joined(op: object, count: int) -> Callable[[BlockBuilder], object]:
-    return lambda block: block.add("op", op, 0, *[block.add(f"conv{i}", Conv(6), 0) for i in range(1, count)])
-
-
-def gated(block: BlockBuilder) -> None:
-    block.add("gate", Gate(), 0, block.add("sigmoid", Activation("sigmoid"), block.add("mean", GlobalAveragePool(), 0)))
-
-
 ACTIVATIONS = ("relu", "relu6", "leaky", "swish", "sigmoid", "hard_sigmoid", "hard_swish", "mish")
 OPERATORS: dict[str, Callable[[BlockBuilder], object]] = {
     "convolution": chained(Conv(4, 3, bias=True)),
@@ -122,7 +97,7 @@ OPERATORS: dict[str, Callable[[BlockBuilder], object]] = {
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_an_operator_computes_what_the_reference_computes(name: str):
-    graph, source = block_graph(OPERATORS[name]), 4 * picture(2, 6, 8, 8)
+    graph, source = unit_graph(OPERATORS[name]), 4 * picture(2, 6, 8, 8)
     with torch.no_grad():
         found = numbers(loaded(graph)(torch.from_numpy(source)))
     near(found, torch_reference.run(graph, WEIGHTS, source), 1e-5)
@@ -192,7 +167,7 @@ def shared_head() -> Graph:
 
 class TestNames:
     def test_the_state_is_named_after_the_layers_in_their_order(self):
-        graph = block_graph(chained(Conv(4, 3, bias=True), BatchNorm(), GlobalAveragePool(), Linear(5)))
+        graph = unit_graph(chained(Conv(4, 3, bias=True), BatchNorm(), GlobalAveragePool(), Linear(5)))
         assert [key for key in to_torch(graph).state_dict() if not key.endswith("num_batches_tracked")] == [
             "net.op0.weight",
             "net.op0.bias",
@@ -212,7 +187,7 @@ class TestNames:
         assert {"rfcr.collect.sum.scale", "backbone.stem.unit.bn.running_var"} < keys
 
     def test_a_word_of_python_gets_a_line_behind_it(self):
-        module = loaded(block_graph(lambda block: block.add("class.conv", Conv(3), 0)))
+        module = loaded(unit_graph(lambda block: block.add("class.conv", Conv(3), 0)))
         assert list(module.state_dict()) == ["net.class_.conv.weight"]
         assert module(torch.ones(1, 6, 8, 8))["out"].any()
 
@@ -239,7 +214,7 @@ class TestNames:
 
 class TestNormalisation:
     def test_a_step_keeps_the_share_of_the_statistics_that_the_operator_says(self):
-        module = to_torch(block_graph(chained(BatchNorm(epsilon=1e-2, momentum=0.97))))
+        module = to_torch(unit_graph(chained(BatchNorm(epsilon=1e-2, momentum=0.97))))
         source = torch.from_numpy(picture(8, 6, 8, 8)) + 2
         module(source)
         norm = module.get_submodule("net.op0")
@@ -247,7 +222,7 @@ class TestNormalisation:
         torch.testing.assert_close(norm.running_mean, 0.03 * source.mean((0, 2, 3)))
 
     def test_frozen_statistics_stay(self):
-        module = loaded(block_graph(chained(BatchNorm())))
+        module = loaded(unit_graph(chained(BatchNorm())))
         before = copy.deepcopy(module.state_dict())
         module(torch.from_numpy(picture(2, 6, 8, 8)))
         assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
@@ -261,7 +236,7 @@ class TestStart:
         assert not torch.equal(first["fine.unit.conv.weight"], third["fine.unit.conv.weight"])
 
     def test_convolutions_start_after_he_and_the_rest_neutral(self):
-        graph = block_graph(
+        graph = unit_graph(
             chained(Conv(512, 3), Conv(512, 3, groups=512), BatchNorm(), GlobalAveragePool(), Linear(999))
         )
         state = to_torch(graph).state_dict()
@@ -272,7 +247,7 @@ class TestStart:
         assert (state["net.op2.running_var"] == 1).all()
         for key in ("net.op2.bias", "net.op2.running_mean", "net.op4.bias"):
             assert (state[key] == 0).all()
-        assert (to_torch(block_graph(joined(WeightedSum(), 3))).state_dict()["net.op.scale"] == 1).all()
+        assert (to_torch(unit_graph(joined(WeightedSum(), 3))).state_dict()["net.op.scale"] == 1).all()
 
     def test_a_used_module_starts_anew(self):
         graph = shared_head()
@@ -352,7 +327,7 @@ class TestTools:
 
     def test_a_name_of_torchs_own_is_refused_at_once(self):
         with pytest.raises(KeyError, match="forward"):
-            to_torch(block_graph(lambda block: block.add("forward.conv", Conv(3), 0)))
+            to_torch(unit_graph(lambda block: block.add("forward.conv", Conv(3), 0)))
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
