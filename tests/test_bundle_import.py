@@ -459,10 +459,13 @@ def test_headers_nested_without_end_are_refused(archive):
         read_results(archive)
 
 
-NO_ARCHIVES = [b"", b"hello", *map(gzip.compress, (b"", b"hello", b"\0" * 10240))]
+CONTENTS = {"nothing": b"", "text": b"hello", "zeros": b"\0" * 10240}
+NO_ARCHIVES = {
+    "nothing": b"", "text": b"hello", **{f"gzip of {name}": gzip.compress(content) for name, content in CONTENTS.items()},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("content", NO_ARCHIVES)
+@pytest.mark.parametrize("content", NO_ARCHIVES.values(), ids=NO_ARCHIVES)
 def test_what_is_no_archive_of_results_is_refused(tmp_path, content):
     path = tmp_path / "results.tar.gz"
     path.write_bytes(content)
