@@ -460,9 +460,8 @@ def test_headers_nested_without_end_are_refused(archive):
 
 
 CONTENTS = {"nothing": b"", "text": b"hello", "zeros": b"\0" * 10240}
-NO_ARCHIVES = {
-    "nothing": b"", "text": b"hello", **{f"gzip of {name}": gzip.compress(content) for name, content in CONTENTS.items()},
-}  # fmt: skip
+NO_ARCHIVES = {name: content for name, content in CONTENTS.items() if name != "zeros"}
+NO_ARCHIVES |= {f"gzip of {name}": gzip.compress(content) for name, content in CONTENTS.items()}
 
 
 @pytest.mark.parametrize("content", NO_ARCHIVES.values(), ids=NO_ARCHIVES)
