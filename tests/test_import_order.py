@@ -34,6 +34,8 @@ ROOMS = (
     "scaler.export",
     "scaler.runtimes",
     "scaler.profiling",
+    "scaler.data",
+    "scaler.evaluation",
     "scaler.training",
     "scaler.cli",
     "scaler.__main__",
