@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from scaler.data.findings import Finding
+
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -70,6 +72,8 @@ class Dataset:
     split: Split
     classes: tuple[str, ...]
     pictures: tuple[Picture, ...]
+    findings: tuple[Finding, ...] = ()
+    """What reading the labels left out, clipped or dropped."""
 
     @property
     def objects(self) -> int:

@@ -54,7 +54,7 @@ class Fit(NamedTuple):
         """Boxes `[..., 4]` of the input in pixels of the picture, clipped to it."""
         found = (corners - self._shift) / self.scale
         ends = np.array([self.width, self.height] * 2, np.float32)
-        return np.clip(found, 0, ends).astype(np.float32)
+        return np.asarray(np.clip(found, 0, ends), np.float32)
 
     @property
     def _shift(self) -> FloatArray:

@@ -10,9 +10,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, get_args
 
+from scaler.data.augmentation import Augmentation
 from scaler.errors import UsageError, unknown_name
 from scaler.files import read_toml
 from scaler.reader import Reader
+
+__all__ = [
+    "AnchorChoice",
+    "Augmentation",
+    "CurveKind",
+    "Frozen",
+    "Loss",
+    "LossKind",
+    "Optimiser",
+    "OptimiserKind",
+    "Recipe",
+    "Stage",
+    "read_recipe",
+    "recipe_names",
+    "recipe_text",
+]
 
 SCHEMA_VERSION = 1
 
@@ -25,40 +42,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Augmentation:
-    """What happens to training pictures. Ranges are `(low, high)`, chances 0 to 1."""
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Size of the picture relative to the one that fills the square."""
-    aspect: float = 0.0
-    """Change of width over height: uniform in 1 - a to 1 + a on both sides."""
-    translate: float = 0.0
-    """Largest shift as a share of the square, where the picture is not placed anew by `random_place`."""
-    random_place: bool = False
-    """Whether a picture smaller than the square lies anywhere in it and a larger one is cropped anywhere."""
-    rotation_degrees: float = 0.0
-    flip: float = 0.0
-    """Chance of a left-right flip."""
-    hue: float = 0.0
-    """Largest shift as a share of the circle of hues."""
-    saturation: tuple[float, float] = (1.0, 1.0)
-    """Factors."""
-    value: tuple[float, float] = (1.0, 1.0)
-    """Factors of the brightness, HSV's value."""
-    gamma: tuple[float, float] = (1.0, 1.0)
-    contrast: tuple[float, float] = (1.0, 1.0)
-    jpeg_quality: tuple[int, int] | None = None
-    mosaic: float = 0.0
-    """Chance that four pictures make one."""
-    mixup: float = 0.0
-    """Chance that two (mosaics) are blended."""
-    cutout: float = 0.0
-    """Chance that grey rectangles hide parts."""
-    least_visible: float = 0.1
-    """Share of a box that must stay inside for the box to stay."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
     """Assignment of objects to cells and weights of the parts."""
 
@@ -67,7 +50,7 @@ class Loss:
     objectness: float = 1.0
     classes: float = 1.0
     ignore_iou: float = 0.5
-    """`yolov3`: a prediction that overlaps an object by more is not taught to be background."""
+    """`yolov3`: a prediction that overlaps an object by this or more is not taught to be background."""
     anchor_ratio: float = 4.0
     """`scaled-yolov4`: an object goes to every anchor with sides within this factor."""
     gamma: float = 2.0
@@ -85,6 +68,8 @@ class Optimiser:
     kind: OptimiserKind
     momentum: float = 0.9
     """SGD's; beta 1 of Adam."""
+    nesterov: bool = False
+    """Whether SGD looks ahead along its momentum."""
     weight_decay: float = 0.0
     """Of convolution weights; biases and normalisations have none."""
     clip: float = 0.0
@@ -186,14 +171,25 @@ def read_recipe(name: str | Path) -> Recipe:
         UsageError: No recipe of this name.
     """
     path = Path(name)
-    if path.suffix.lower() != ".toml":
-        if str(name) not in recipe_names():
-            raise UsageError(unknown_name("recipe", str(name), recipe_names()))
-        path = _FOLDER / f"{name}.toml"
-    reader = read_toml(path, schema_version=SCHEMA_VERSION)
+    reader = read_toml(path if path.suffix.lower() == ".toml" else _shipped(str(name)), schema_version=SCHEMA_VERSION)
     recipe = _recipe(reader)
     reader.finish()
     return recipe
+
+
+def recipe_text(name: str) -> str:
+    """The file of a shipped recipe, to copy and change.
+
+    Raises:
+        UsageError: No recipe of this name.
+    """
+    return _shipped(name).read_text(encoding="utf-8")
+
+
+def _shipped(name: str) -> Path:
+    if name not in recipe_names():
+        raise UsageError(unknown_name("recipe", name, recipe_names()))
+    return _FOLDER / f"{name}.toml"
 
 
 _FOLDER = Path(__file__).parent / "recipes"
@@ -279,6 +275,7 @@ def _optimiser(reader: Reader) -> Optimiser:
     return Optimiser(
         kind=reader.choice("kind", get_args(OptimiserKind)),
         momentum=reader.number("momentum", 0.9, minimum=0, maximum=0.9999),
+        nesterov=reader.boolean("nesterov", False),
         weight_decay=reader.number("weight_decay", 0.0, minimum=0, maximum=1),
         clip=reader.number("clip", 0.0, minimum=0),
         ema=reader.number("ema", 0.0, minimum=0, maximum=0.99999),
