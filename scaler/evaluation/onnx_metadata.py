@@ -1,0 +1,120 @@
+"""What a detector's ONNX file says of itself: classes and how it wants pictures, as JSON under the key `scaler`.
+
+ONNX calls this `metadata_props`. `scaler.training.onnx_file` writes it; whoever runs the file elsewhere reads it with
+any ONNX tool.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaler import __version__
+from scaler.data.preprocessing import RGB3, Preprocessing
+from scaler.errors import FileError
+from scaler.reader import Reader
+
+KEY = "scaler"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxMetadata:
+    """Everything that a file needs beside its nodes and numbers."""
+
+    classes: tuple[str, ...]
+    """Names, in the order of the scores."""
+    preprocessing: Preprocessing
+    family: str
+    """Of the network, to be told."""
+    parameters: Mapping[str, str | int | float | bool]
+    """Of the network, to be told."""
+    scaler_version: str = __version__
+    """Of the scaler that wrote the file."""
+
+    def as_text(self) -> str:
+        """The JSON."""
+        fitting = self.preprocessing
+        return json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "scaler_version": self.scaler_version,
+                "family": self.family,
+                "parameters": dict(self.parameters),
+                "classes": list(self.classes),
+                "preprocessing": {
+                    "size": fitting.size,
+                    "fill": fitting.fill,
+                    "mean": list(fitting.mean),
+                    "std": list(fitting.std),
+                },
+            },
+            allow_nan=False,
+        )
+
+
+def read_metadata(properties: Mapping[str, str], file: Path | str) -> OnnxMetadata:
+    """Read what a file says of itself.
+
+    Args:
+        properties: The file's `metadata_props`.
+        file: For messages.
+
+    Raises:
+        FileError: There is nothing from scaler, or it is of another version or wrong.
+    """
+    text = properties.get(KEY)
+    if text is None:
+        raise FileError(
+            file,
+            f"metadata_props.{KEY}",
+            "missing, so that classes, input size and normalisation are not known",
+            "expected an ONNX file that scaler train wrote",
+            "name its best.onnx or best.pt",
+        )
+    reader = Reader(_object(text, file), file, f"metadata_props.{KEY}")
+    if (version := reader.integer("schema_version")) != SCHEMA_VERSION:
+        todo = "update scaler" if version > SCHEMA_VERSION else "write the file again with this scaler"
+        raise reader.error("schema_version", f"found {version}", f"this scaler reads {SCHEMA_VERSION}", todo)
+    fitting = reader.table("preprocessing")
+    preprocessing = Preprocessing(
+        size=fitting.integer("size", minimum=1, maximum=16384),
+        fill=fitting.integer("fill", minimum=0, maximum=255),
+        mean=_rgb(fitting, "mean"),
+        std=_rgb(fitting, "std", above=1e-6),
+    )
+    parameters = reader.table("parameters")
+    return OnnxMetadata(
+        classes=reader.strings("classes", at_least=1),
+        preprocessing=preprocessing,
+        family=reader.string("family"),
+        parameters={key: _value(parameters, key) for key in parameters.keys},
+        scaler_version=reader.string("scaler_version"),
+    )
+
+
+def _object(text: str, file: Path | str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise FileError(file, f"metadata_props.{KEY}", "no JSON object", todo="write the file again with this scaler")
+    return data
+
+
+def _rgb(reader: Reader, key: str, above: float = -1e6) -> RGB3:
+    found = reader.numbers(key, minimum=above, maximum=1e6)
+    if len(found) != 3:
+        raise reader.error(key, f"found {len(found)} numbers", "expected those of red, green and blue", "correct them")
+    return found[0], found[1], found[2]
+
+
+def _value(reader: Reader, key: str) -> str | int | float | bool:
+    value = reader.raw(key)
+    if not isinstance(value, str | int | float | bool):
+        raise reader.error(key, "found a table or list", "expected a text, a number, true or false", "remove it")
+    return value

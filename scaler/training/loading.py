@@ -1,0 +1,46 @@
+"""A detector from a file, whatever runs it; torch is loaded for checkpoints alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scaler.errors import UsageError
+from scaler.evaluation.detections import Detector
+
+
+def load_detector(path: Path | str, device: str = "auto", *, half: bool = False) -> Detector:
+    """Load a checkpoint (`.pt`) or an ONNX file (`.onnx`) that `scaler train` wrote.
+
+    Args:
+        path: The file.
+        device: `auto`, `cpu`, `cuda` or `cuda:<number>`.
+        half: Whether torch computes in 16 bits, on a GPU.
+
+    Raises:
+        UsageError: Another suffix, or half precision for an ONNX file.
+        FileError: The file is missing or damaged.
+        UnsupportedError: The device is not there.
+        MissingExtraError: What runs the file is not installed.
+    """
+    match Path(path).suffix.lower():
+        case ".onnx":
+            from scaler.evaluation.onnx_detector import OnnxDetector  # noqa: PLC0415
+
+            if half:
+                raise UsageError(f"{path}: an ONNX file runs in the precision that it was written in; leave --half out")
+            return OnnxDetector(path, device)
+        case ".pt":
+            from scaler.training import require_torch  # noqa: PLC0415
+
+            require_torch()
+            from scaler.training.checkpoint import load_into, read_checkpoint  # noqa: PLC0415
+            from scaler.training.detector import TorchDetector  # noqa: PLC0415
+            from scaler.training.module import to_torch  # noqa: PLC0415
+
+            checkpoint = read_checkpoint(path)
+            module = to_torch(checkpoint.spec.graph())
+            load_into(module, checkpoint, path)
+            return TorchDetector(checkpoint.spec, module, device, half=half)
+        case suffix:
+            found = f"{suffix!r} files" if suffix else "files without a suffix"
+            raise UsageError(f"{path}: {found} are no networks; name the best.pt or best.onnx of a training run")

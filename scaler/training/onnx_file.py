@@ -1,0 +1,48 @@
+"""A trained detector as an ONNX file that says of itself what it needs. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnx import ModelProto, helper
+
+from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata
+from scaler.export import onnx_model
+from scaler.export.decode import Decode
+from scaler.export.onnx_model import DEFAULT_OPSET
+from scaler.export.weights import WeightSource
+from scaler.training.network import NetworkSpec
+
+
+def write_onnx(
+    spec: NetworkSpec, weights: WeightSource, path: Path | str, *, batch: int = 1, opset: int = DEFAULT_OPSET
+) -> None:
+    """Write a detector that decodes its boxes but leaves NMS to whoever runs it.
+
+    Args:
+        spec: The network.
+        weights: Its numbers: `scaler.training.module.weights_of(module)`.
+        path: The file, written whole or not at all.
+        batch: Pictures at a time, fixed.
+        opset: Version of the operators.
+
+    Raises:
+        UserError: The file cannot be written.
+        UnsupportedError: The network is no detector, or needs operators that the opset does not have.
+    """
+    onnx_model.write_onnx(detector_model(spec, weights, batch=batch, opset=opset), Path(path))
+
+
+def detector_model(
+    spec: NetworkSpec, weights: WeightSource, *, batch: int = 1, opset: int = DEFAULT_OPSET
+) -> ModelProto:
+    """What `write_onnx` writes."""
+    model = onnx_model.to_onnx(spec.graph(), weights=weights, batch=batch, opset=opset, decode=Decode(nms="none"))
+    metadata = OnnxMetadata(
+        classes=spec.classes,
+        preprocessing=spec.preprocessing,
+        family=spec.family,
+        parameters=spec.parameters,
+    )
+    helper.set_model_props(model, {KEY: metadata.as_text()})
+    return model
