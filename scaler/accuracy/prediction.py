@@ -17,7 +17,7 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 Dataset = Literal["voc", "coco"]
 Metric = Literal["ap50", "ap"]
-Provenance = Literal["calibrated", "estimated"]
+Provenance = Literal["calibrated", "estimated", "measured"]
 
 METRIC_NAMES: dict[Metric, str] = {"ap50": "AP50", "ap": "AP"}
 """`ap50` counts a box as found at an IoU of 0.5, `ap` is the mean over IoU 0.50 to 0.95."""
@@ -40,7 +40,8 @@ class AccuracyPrediction:
     outside: tuple[str, ...]
     """Why the prediction is an extrapolation; empty where it is not."""
     provenance: Provenance = "calibrated"
-    """`estimated` where nobody published a network of this kind, so that even its level is inferred."""
+    """`estimated` where nobody published a network of this kind, so that even its level is inferred; `measured` where
+    the user trained this very network and the prediction takes that run in."""
 
 
 class Predictions(NamedTuple):
@@ -101,8 +102,8 @@ class AccuracyModel(Protocol):
         """Name of the family, as in `scaler.models.detectors.families`."""
 
     @property
-    def dataset(self) -> Dataset:
-        """`voc` or `coco`."""
+    def dataset(self) -> str:
+        """`voc` or `coco`, or the name of the user's own data set."""
 
     @property
     def metric(self) -> str:

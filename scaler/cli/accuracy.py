@@ -13,9 +13,14 @@ from scaler.cli.options import Json, console, print_json, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from scaler.accuracy.prediction import Score
+    from scaler.accuracy.runs_fit import RunsFit
     from scaler.accuracy.scores import By, CrossValidation
 
-app = typer.Typer(help="Validate the accuracy predictors and draw what was published.", no_args_is_help=True)
+app = typer.Typer(
+    help="Validate the accuracy predictors, correct them by your own runs, and draw what was published.",
+    no_args_is_help=True,
+)
 
 FAMILIES = ("yolo-ret", "scaled-yolov4", "retinanet", "vovnet")
 """Of which errors are told; `vovnet` is what a backbone's gain in one detector says of another detector."""
@@ -77,6 +82,104 @@ def plot_command(
     say(f"wrote {out}")
 
 
+@app.command("fit")
+def fit_command(
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of training runs: every result.json below it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the fit goes.")] = Path("accuracy.json"),
+    metric: Annotated[
+        str, typer.Option("--metric", help="ap50, or ap (IoU 0.50 to 0.95), both as COCO counts them.")
+    ] = "ap50",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Name of the data set, where the runs are of several.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Recipe to predict for; the one with most runs otherwise.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Correct the published accuracy laws by your own training runs, for `scaler search --accuracy`.
+
+    A data set gets an offset, a slope and effects of backbone and resolution; recipes and numbers of epochs are never
+    mixed: each has its own level. Prints the errors on runs left out beside those of the published law alone.
+
+    Example: scaler accuracy fit --runs runs/ --out accuracy.json
+    """
+    from scaler.accuracy.prediction import METRIC_NAMES  # noqa: PLC0415
+    from scaler.accuracy.runs import read_runs  # noqa: PLC0415
+    from scaler.accuracy.runs_fit import fit_runs, write_fit  # noqa: PLC0415
+    from scaler.errors import UsageError, unknown_name  # noqa: PLC0415
+
+    found = read_runs(runs)
+    name = next((known for known in METRIC_NAMES if known == metric.lower()), None)
+    if name is None:
+        raise UsageError(unknown_name("metric", metric, METRIC_NAMES))
+    named = {folder.relative_to(runs).as_posix(): run for folder, run in found.items()}
+    fit = fit_runs(named, name, dataset, recipe)
+    write_fit(fit, out)
+    unfinished = sum(not run.finished for run in found.values())
+    if json_output:
+        print_json(_fit_data(fit, unfinished))
+    else:
+        _print_fit(fit, unfinished)
+    say(f"wrote {out}; search with scaler search … --accuracy {out}")
+
+
+def _fit_data(fit: RunsFit, unfinished: int) -> dict[str, Any]:
+    law, here, half = fit.shift_ap
+    return {
+        "dataset": fit.dataset,
+        "metric": fit.metric,
+        "recipe": fit.recipe._asdict(),
+        "runs": len(fit.runs),
+        "runs_by_recipe": {str(recipe): count for recipe, count in fit.recipes.items()},
+        "unfinished": unfinished,
+        "lacking": fit.lacking,
+        "typical_network": {"law_ap": law, "ap": here, "half_width_ap": half},
+        "slope": fit.regression.slope._asdict(),
+        "noise_ap": fit.regression.noise_ap,
+        "corrected": None if fit.corrected is None else asdict(fit.corrected),
+        "law": None if fit.law is None else asdict(fit.law),
+    }
+
+
+def _print_fit(fit: RunsFit, unfinished: int) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    screen = console()
+    counted = "; ".join(f"{recipe}: {count}" for recipe, count in fit.recipes.most_common())
+    left_out = f"; {unfinished} unfinished left out" if unfinished else ""
+    screen.print(f"{fit.title}, {len(fit.runs)} finished runs ({counted}){left_out}", style="bold", markup=False)
+    screen.print(f"predicts the recipe {fit.recipe}; recipes are not mixed: each has its own level", markup=False)
+    law, here, half = fit.shift_ap
+    slope = fit.regression.slope
+    screen.print(
+        f"a network that the law puts at {law:.1f} (COCO) reaches {here:.1f} ± {half:.1f} here; differences are "
+        f"{slope.mean:.2f} ± {1.645 * slope.sd:.2f} times the law's, in logits; scatter of a run "
+        f"{fit.regression.noise_ap:.1f} AP"
+    )
+    if fit.lacking:
+        screen.print(fit.lacking, style="yellow", markup=False)
+    if fit.corrected is None or fit.law is None:
+        screen.print("one run cannot be left out: the error is unknown")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("each run left out", "runs", "mean error", "Kendall tau", "90 % interval covers", "half width"):
+        table.add_column(heading, justify="left" if "left out" in heading else "right")
+    for name, score in (("law and runs", fit.corrected), ("published law alone", fit.law)):
+        table.add_row(name, *_score_cells(score))
+    screen.print(table)
+
+
+def _score_cells(score: Score) -> tuple[str, ...]:
+    return (
+        str(score.n),
+        f"{score.mean_absolute_error_ap:.2f} AP",
+        f"{score.kendall_tau:.3f}",
+        f"{100 * score.coverage:.0f} %",
+        f"{score.mean_half_width_ap:.2f} AP",
+    )
+
+
 def _validated(family: str) -> Sequence[CrossValidation]:
     """Every figure and scheme of a family."""
     if family == "yolo-ret":
@@ -106,11 +209,7 @@ def _table(parts: Sequence[CrossValidation]) -> Any:
             part.family,
             part.figure,
             part.scheme.removeprefix("leave-").removesuffix("-out").replace("-", " "),
-            str(score.n),
-            f"{score.mean_absolute_error_ap:.2f} AP",
-            f"{score.kendall_tau:.3f}",
-            f"{100 * score.coverage:.0f} %",
-            f"{score.mean_half_width_ap:.2f} AP",
+            *_score_cells(score),
         )
     return table
 

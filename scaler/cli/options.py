@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,10 @@ Dataset = Annotated[
 Metric = Annotated[
     str | None,
     typer.Option("--metric", help="ap50, or ap (IoU 0.50 to 0.95); what the family's publication gives otherwise."),
+]
+Accuracy = Annotated[
+    Path | None,
+    typer.Option("--accuracy", help="Accuracy corrected by your own runs: the file of `scaler accuracy fit`."),
 ]
 SpaceName = Annotated[str, typer.Option("--space", help="Search space: a name or the path of a TOML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaler.cli.options import Dataset, Json, Metric, OverheadMs, PowerMode, Precision, SpaceName, console, say
+from scaler.cli.options import (
+    Accuracy,
+    Dataset,
+    Json,
+    Metric,
+    OverheadMs,
+    PowerMode,
+    Precision,
+    SpaceName,
+    console,
+    say,
+)
 
 if TYPE_CHECKING:
     from scaler.search.run import Search
@@ -41,6 +52,7 @@ def command(
     space: SpaceName = "yolo-ret",
     dataset: Dataset = None,
     metric: Metric = None,
+    accuracy: Accuracy = None,
     precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
@@ -61,6 +73,7 @@ def command(
 
     Example: scaler search --device nano --fps 30
     """
+    from scaler.report.recording import keep_trained, locked  # noqa: PLC0415
     from scaler.report.writing import REPORTS, report_writer  # noqa: PLC0415
     from scaler.search.evaluation import Limits  # noqa: PLC0415  (the help needs no numpy)
     from scaler.search.run import SearchOptions, default_folder, search  # noqa: PLC0415
@@ -71,6 +84,7 @@ def command(
         space=space,
         dataset=dataset,
         metric=metric,
+        accuracy=accuracy,
         precision=precision,
         power_mode=power_mode,
         overhead_ms=overhead_ms,
@@ -86,8 +100,10 @@ def command(
     with report_writer() as reports:
         with _progress() as progress:
             found = search(question, progress)
-        with reports.writing(found.result, folder):
-            _print(found, folder, json_output)
+        with locked(folder / "pareto.json"):  # workers may be recording what they trained
+            found = replace(found, result=keep_trained(found.result, folder / "pareto.json"))
+            with reports.writing(found.result, folder):
+                _print(found, folder, json_output)
     say(f"reports: {folder}/ ({', '.join(REPORTS)})")
     if found.interrupted:
         say("scaler: interrupted; the same command goes on where it stopped")

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaler.cli.options import Dataset, Json, Metric, OverheadMs, PowerMode, Precision, console, print_json, say
+from scaler.cli.options import (
+    Accuracy,
+    Dataset,
+    Json,
+    Metric,
+    OverheadMs,
+    PowerMode,
+    Precision,
+    console,
+    print_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from scaler.search.explain import Explanation
@@ -32,6 +43,7 @@ def command(
     ] = None,
     dataset: Dataset = None,
     metric: Metric = None,
+    accuracy: Accuracy = None,
     precision: Precision = None,
     power_mode: PowerMode = None,
     overhead_ms: OverheadMs = None,
@@ -58,6 +70,7 @@ def command(
         space=space,
         dataset=dataset,
         metric=metric,
+        accuracy=accuracy,
         precision=precision,
         power_mode=power_mode,
         overhead_ms=overhead_ms,

@@ -11,7 +11,7 @@ from scaler.graph.graph import Graph
 from scaler.models.detectors.families import FAMILIES, build
 from scaler.profiling.plan_file import Plan
 from scaler.search import memory
-from scaler.search.evaluation import CLASSES
+from scaler.search.predictors import classes_of
 from scaler.space import MEMBER, Params, Space, Value
 from scaler.space_file import read_space
 
@@ -27,14 +27,13 @@ def space_of(plan: Plan) -> Space:
         raise UserError(
             f"the space {plan.space} has changed since the plan was made: make it anew with scaler profile plan"
         )
-    if plan.dataset not in CLASSES:
-        raise UsageError(unknown_name("data set", plan.dataset, CLASSES))
+    classes_of(plan.dataset)  # says where there is no such data set
     return space
 
 
 def graph_of(space: Space, params: Params, dataset: str) -> Graph:
     """The network of a candidate."""
-    return build(space.configure(params, CLASSES[dataset]))
+    return build(space.configure(params, classes_of(dataset)))
 
 
 def fitting(space: Space, dataset: str, device: Device, precision: Precision) -> Callable[[Params], bool]:
@@ -50,7 +49,7 @@ def fitting(space: Space, dataset: str, device: Device, precision: Precision) ->
 def reference_of(plan: Plan, space: Space) -> dict[str, Value]:
     """The reference network of a plan as a table records it: family, parameters and classes."""
     own = {name: value for name, value in plan.reference.items() if name != MEMBER}
-    return {"family": space.family_of(plan.reference), **own, "classes": CLASSES[plan.dataset]}
+    return {"family": space.family_of(plan.reference), **own, "classes": classes_of(plan.dataset)}
 
 
 def reference_graph(reference: Mapping[str, Value]) -> Graph:

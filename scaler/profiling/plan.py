@@ -25,7 +25,7 @@ from scaler.models.detectors.families import build
 from scaler.models.detectors.yolo_ret import RESOLUTIONS, YoloRetConfig, published_drop
 from scaler.profiling.plan_file import Plan, Planned
 from scaler.runtimes.protocol import FloatArray
-from scaler.search.evaluation import CLASSES
+from scaler.search.predictors import classes_of
 from scaler.space import Params, Space
 from scaler.space_file import read_space
 
@@ -278,13 +278,12 @@ def take_census(
     Raises:
         UsageError: No such data set.
     """
-    if dataset not in CLASSES:
-        raise UsageError(unknown_name("data set", dataset, CLASSES))
+    classes = classes_of(dataset)
     numbers: dict[Kernel, int] = {}
     by_block: dict[Block, list[int]] = {}
     occurrences: list[IntArray] = []
     for done, params in enumerate(candidates, start=1):
-        graph = build(space.configure(params, CLASSES[dataset]))
+        graph = build(space.configure(params, classes))
         found: list[int] = []
         for placement in graph.placements:
             block = placement.block

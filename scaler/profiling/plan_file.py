@@ -46,7 +46,7 @@ class Plan:
     digest: str
     """Of the space, so that a plan is not used with another one."""
     dataset: str
-    """Gives the number of classes."""
+    """Gives the number of classes: `voc`, `coco`, or the number itself."""
     networks: tuple[Planned, ...]
     """In the order in which to measure."""
     reference: Params

@@ -25,7 +25,8 @@ from scaler.profiling.plan import held_out
 from scaler.profiling.plan_file import Plan, Planned
 from scaler.profiling.proof import Proof, prove
 from scaler.profiling.run import Progress, run
-from scaler.search.evaluation import CLASSES, Network
+from scaler.search.evaluation import Network
+from scaler.search.predictors import classes_of
 from scaler.space import Params, Space
 
 PASSES = 2
@@ -124,7 +125,7 @@ def _measure(
 
 
 def _network(space: Space, params: Params, plan: Plan) -> Network:
-    config = space.configure(params, CLASSES[plan.dataset])
+    config = space.configure(params, classes_of(plan.dataset))
     return Network(params, config, build(config))
 
 

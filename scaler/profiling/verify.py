@@ -169,6 +169,7 @@ def verify(
 def _plan(result: SearchResult, found: DeviceResult, candidates: Sequence[Candidate], space: Space) -> Plan:
     """What the networks are written and timed as."""
     params = [space.canonical(candidate.params) for candidate in candidates]
+    dataset = str(result.classes) if result.accuracy_file else result.dataset
     return Plan(
         device=found.device,
         power_mode=found.power_mode,
@@ -178,7 +179,7 @@ def _plan(result: SearchResult, found: DeviceResult, candidates: Sequence[Candid
         opset=OPSET,
         space=result.space,
         digest=space.digest,
-        dataset=result.dataset,
+        dataset=dataset,
         networks=tuple(Planned(network=c.id, params=p) for c, p in zip(candidates, params, strict=True)),
-        reference=reference_network(space, result.dataset, RULES[found.runtime], params),
+        reference=reference_network(space, dataset, RULES[found.runtime], params),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scaler.report.wording import frame_ms
-from scaler.search.result import DeviceResult
+from scaler.search.result import DeviceResult, SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,15 +35,16 @@ class Extent:
         return self.left <= x <= self.right and self.bottom <= y <= self.top
 
 
-def extent(devices: Sequence[DeviceResult]) -> Extent:
-    """What holds every front, published model, mark and target, with air around, explored points apart."""
+def extent(fronts: Sequence[tuple[SearchResult, DeviceResult]]) -> Extent:
+    """What holds every front, measured or published model, mark and target, with air around, explored points apart."""
     times: list[float] = []
     values: list[float] = []
-    for device in devices:
+    for result, device in fronts:
         shown = [*device.front, *([device.nearest] if device.nearest else [])]
         for candidate in shown:
             times += [frame_ms(candidate).low, frame_ms(candidate).high]
             values += [candidate.ap.low, candidate.ap.high]
+            values += [run.value for run in candidate.trained if run.of(result.metric)]
         for reference in device.references:
             if reference.published_fps is not None:
                 times.append(1000 / reference.published_fps)

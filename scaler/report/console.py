@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scaler.report import glyphs
 from scaler.report.layouts import FrontRow, fitting_table, reference_table
 from scaler.report.steps import next_steps
-from scaler.report.wording import count, number
+from scaler.report.wording import count, latest, number, trained_on
 from scaler.search.result import DeviceResult, ModelCard, SearchResult
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _print_device(screen: Screen, result: SearchResult, device: DeviceResult, li
     if shown:
         screen.console.print(fitting_table(screen.text, screen.console, result, device, shown))
         _print_legend(screen, device, shown)
+        _print_trained(screen, result, shown)
     hidden = len(device.front) - sum(row.rank is not None for row in shown)
     if hidden > 0:
         screen.line(f"… and {hidden} more on the front (all of them in pareto.csv)", "dim")
@@ -111,6 +112,21 @@ def _print_legend(screen: Screen, device: DeviceResult, shown: tuple[FrontRow, .
             lines.append(part)
     for line in lines:
         screen.line(line, "dim")
+
+
+def _print_trained(screen: Screen, result: SearchResult, shown: tuple[FrontRow, ...]) -> None:
+    runs = [run for row in shown if (run := latest(row.candidate, result.metric)) is not None]
+    if not runs:
+        return
+    same = [run for run in runs if run.of(result.metric)]
+    errors = [
+        abs(row.candidate.ap.mean - run.value)
+        for row in shown
+        if (run := latest(row.candidate, result.metric)) is not None and run.of(result.metric)
+    ]
+    beside = f"; the predictions miss by {sum(errors) / len(errors):.1f} AP on average" if same else ""
+    other = "" if same else f": another data set than the predicted {result.metric}"
+    screen.line(f"trained: measured after being {trained_on(runs)}{beside}{other}", "dim")
 
 
 def _print_model(screen: Screen, subject: str, card: ModelCard) -> None:

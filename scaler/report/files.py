@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scaler.files import write_atomic
-from scaler.report.wording import find, frame_ms, merged_keys
+from scaler.report.wording import find, frame_ms, latest, merged_keys
 from scaler.search.result import (
     SCHEMA_VERSION,
     Candidate,
@@ -96,6 +96,7 @@ def _row(result: SearchResult, device: DeviceResult, candidate: Candidate, rank:
         "ap_inside_support": candidate.ap_inside_support,
         "ap_outside": "; ".join(candidate.ap_outside),
         "ap_provenance": candidate.ap_provenance,
+        **_trained(candidate, result.metric),
         **_spread("frame_ms", frame_ms(candidate)),
         **_spread("engine_ms", candidate.engine_ms),
         "overhead_ms": candidate.overhead_ms,
@@ -110,6 +111,19 @@ def _row(result: SearchResult, device: DeviceResult, candidate: Candidate, rank:
         "coverage_table": candidate.coverage.table,
         "coverage_model": candidate.coverage.model,
         "coverage_roofline": candidate.coverage.roofline,
+    }
+
+
+def _trained(candidate: Candidate, metric: str) -> dict[str, Cell]:
+    """The measured accuracy; empty where it was not trained."""
+    run = latest(candidate, metric)
+    return {
+        "trained_ap": None if run is None else run.ap,
+        "trained_ap50": None if run is None else run.ap50,
+        "trained_on": None if run is None else run.dataset,
+        "trained_recipe": None if run is None else run.recipe,
+        "trained_epochs": None if run is None else run.epochs,
+        "trained_run": None if run is None else run.run,
     }
 
 

@@ -15,6 +15,7 @@ from scaler.report.wording import (
     frame_ms,
     half_width,
     label_parts,
+    latest,
     number,
     percent,
     reaches,
@@ -50,7 +51,7 @@ def fitting_table(
     text: Texts, console: Console, result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ...]
 ) -> Table:
     """The front of a device in the richest layout that the width of the console allows."""
-    layouts = (_wide(result, device, rows), _medium(result, device, rows), _narrow(result, device))
+    layouts = (_wide(result, device, rows), _medium(result, device, rows), _narrow(result, device, rows))
     for fields, gap in zip(layouts[:-1], (2, 1), strict=True):
         table = _table(text, device, rows, fields, gap)
         if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
@@ -87,6 +88,7 @@ def _wide(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ...]
         *_places(device),
         *_parameters(rows),
         Field(_ap_title(result), lambda row: _extrapolated(row, _range(row.candidate.ap, "{:.1f}".format))),
+        *_measured(result, rows),
         Field("frame ms", lambda row: number(frame_ms(row.candidate).mean)),
         Field("engine ms", lambda row: number(row.candidate.engine_ms.mean)),
         Field("FPS", lambda row: _range(row.candidate.fps, number)),
@@ -99,6 +101,7 @@ def _medium(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ..
         *_places(device),
         *_parameters(rows, short=True),
         Field(_ap_title(result), lambda row: _extrapolated(row, _plus_minus(row.candidate.ap, "{:.1f}".format))),
+        *_measured(result, rows),
         Field("frame", lambda row: number(frame_ms(row.candidate).mean)),
         Field("engine", lambda row: number(row.candidate.engine_ms.mean)),
         Field("FPS", lambda row: _plus_minus(row.candidate.fps, number)),
@@ -106,16 +109,29 @@ def _medium(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ..
     )
 
 
-def _narrow(result: SearchResult, device: DeviceResult) -> tuple[Field, ...]:
+def _narrow(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ...]) -> tuple[Field, ...]:
     """Two lines a row: the figure above, its interval or its part below."""
     return (
         *_places(device),
         Field("network", lambda row: _two_lines(row.candidate), right=False, fold=True),
         Field(_ap_title(result), lambda row: _extrapolated(row, _stacked(row.candidate.ap, "{:.1f}".format))),
+        *_measured(result, rows),
         Field("frame\nengine", _frame_over_engine),
         Field("FPS", lambda row: _stacked(row.candidate.fps, number)),
         *_closing(device),
     )
+
+
+def _measured(result: SearchResult, rows: tuple[FrontRow, ...]) -> tuple[Field, ...]:
+    """What training brought, where a row was trained; named where it is another figure than the predicted one."""
+
+    def text(row: FrontRow) -> str:
+        run = latest(row.candidate, result.metric)
+        if run is None:
+            return ""
+        return f"{run.value:.1f}" if run.of(result.metric) else f"{run.value:.1f}\n({run.dataset})"
+
+    return (Field("trained", text),) if any(row.candidate.trained for row in rows) else ()
 
 
 def _places(device: DeviceResult) -> tuple[Field, ...]:
@@ -151,7 +167,7 @@ def _mark(device: DeviceResult, candidate: Candidate) -> str:
 
 
 def _ap_title(result: SearchResult) -> str:
-    return result.metric.removeprefix("VOC ").removeprefix("COCO ")
+    return result.metric.rpartition(" ")[2]
 
 
 def _extrapolated(row: FrontRow, figure: str) -> str:

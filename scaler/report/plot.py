@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from scaler.errors import UserError
 from scaler.report.axes import Extent, extent, style_axes
 from scaler.report.labels import Label, place_labels
 from scaler.report.picture import COLOURS, FAINT, INK, MUTED, check_suffix, write_pictures
 from scaler.report.thinning import thinned
-from scaler.report.wording import find, frame_ms, label_parts, number
-from scaler.search.result import Candidate, DeviceResult, SearchResult
+from scaler.report.wording import find, frame_ms, label_parts, latest, number, trained_on
+from scaler.search.result import Candidate, DeviceResult, SearchResult, Trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,19 +32,38 @@ def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
     write_pictures(lambda: _figure(results), *paths)
 
 
+class Measured(NamedTuple):
+    """A trained candidate whose measured accuracy is of the predicted data set and metric."""
+
+    frame_ms: float
+    predicted: float
+    run: Trained
+
+
+def measured(result: SearchResult, device: DeviceResult) -> tuple[Measured, ...]:
+    """The candidates of a device to draw a second marker for."""
+    shown = [*device.front, *([device.nearest] if device.nearest else [])]
+    return tuple(
+        Measured(frame_ms(candidate).mean, candidate.ap.mean, run)
+        for candidate in shown
+        if (run := latest(candidate, result.metric)) is not None and run.of(result.metric)
+    )
+
+
 def _figure(results: Sequence[SearchResult]) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     fronts = [(result, device) for result in results for device in result.devices]
-    area = extent([device for _, device in fronts])
+    area = extent(fronts)
     figure = Figure(figsize=(9.6, 6.2), dpi=150)
     figure.subplots_adjust(left=0.068, right=0.978, bottom=0.092, top=0.80)
     axes = figure.add_subplot()
     style_axes(axes, area, _metric(results), FAINT)
     labels: list[Label] = []
     many = len(fronts) > 1
-    for index, (_, device) in enumerate(fronts):
+    for index, (result, device) in enumerate(fronts):
         labels += _draw_device(axes, device, COLOURS[index % len(COLOURS)], area, many=many)
+        _draw_trained(axes, measured(result, device), COLOURS[index % len(COLOURS)])
     _draw_targets(axes, [device for _, device in fronts], area)
     _explain(axes, fronts)
     figure.text(0.018, 0.955, _title(fronts), fontsize=13.5, fontweight="bold", va="center")
@@ -105,6 +124,14 @@ def _draw_marks(axes: Axes, device: DeviceResult, colour: str) -> list[Label]:
     return labels
 
 
+def _draw_trained(axes: Axes, points: Sequence[Measured], colour: str) -> None:
+    """Measured accuracy as a square, tied to its prediction by a thin line."""
+    for x, predicted, run in points:
+        axes.plot([x, x], [predicted, run.value], color=INK, linewidth=1.0, linestyle=(0, (1, 1)), zorder=7.5)
+        axes.plot(x, run.value, marker="s", markersize=6.5, color="white", markeredgecolor=colour,
+                  markeredgewidth=1.9, linestyle="none", zorder=8)  # fmt: skip
+
+
 def _caption(device: DeviceResult, candidate: Candidate) -> str:
     head, tail = label_parts(candidate.params)
     role = "" if device.pick is not None else "nearest: "
@@ -145,6 +172,9 @@ def _explain(axes: Axes, fronts: Sequence[tuple[SearchResult, DeviceResult]]) ->
         handles.append(sign("D", "knee: best trade-off", 6))
     if any(r.published_fps is not None for device in devices for r in device.references):
         handles.append(sign("^", "published measurement", 6, "white"))
+    runs = [point.run for result, device in fronts for point in measured(result, device)]
+    if runs:
+        handles.append(sign("s", f"measured, {trained_on(runs)}", 6, "white"))
     if any(device.explored for device in devices):
         handles.append(sign(".", "explored", 5))
     axes.legend(

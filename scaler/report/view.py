@@ -15,9 +15,11 @@ from scaler.report.wording import (
     frame_ms,
     label,
     label_parts,
+    latest,
     number,
     percent,
     reaches,
+    trained_on,
 )
 from scaler.search.result import (
     Candidate,
@@ -28,6 +30,7 @@ from scaler.search.result import (
     Reference,
     SearchResult,
     Share,
+    Trained,
 )
 
 View = dict[str, object]
@@ -101,6 +104,7 @@ def _candidate(
         "reaches": reaches(candidate, device),
         "outside": _doubts(candidate),
         "ap": _figure(candidate.ap, "{:.1f}".format),
+        "trained": _trained(latest(candidate, result.metric), result.metric),
         "frame": _figure(frame_ms(candidate), number),
         "engine": _figure(candidate.engine_ms, number),
         "overhead": number(candidate.overhead_ms),
@@ -118,6 +122,20 @@ def _doubts(candidate: Candidate) -> list[str]:
     if candidate.ap_inside_support:
         return []
     return list(candidate.ap_outside) or ["outside the data of the predictor"]
+
+
+def _trained(run: Trained | None, metric: str) -> View | None:
+    """The measured accuracy as table, marker and hover show it; None where it was not trained."""
+    if run is None:
+        return None
+    return {
+        "value": run.value,
+        "text": f"{run.value:.1f}",
+        "metric": run.metric,
+        "on": trained_on([run]),
+        "how": f"{run.recipe}, {run.epochs} epochs",
+        "comparable": run.of(metric),
+    }
 
 
 def _roles(device: DeviceResult, candidate: Candidate) -> list[str]:
@@ -142,9 +160,17 @@ def _facts(result: SearchResult, device: DeviceResult, candidate: Candidate) -> 
         ("Memory access", _bytes(candidate.memory_access_bytes), "per frame"),
         ("Peak activations", f"{candidate.peak_activation_mib:.2f} MiB", ""),
     ]
+    facts[1:1] = [
+        (
+            f"{run.metric}, measured",
+            f"{run.value:.1f}",
+            f"{trained_on([run])}: {run.recipe}, {run.epochs} epochs; AP {run.ap:.1f}, AP50 {run.ap50:.1f}",
+        )
+        for run in reversed(candidate.trained)
+    ]
     if device.target_fps is not None and candidate.reach_probability is not None:
         probability = percent(candidate.reach_probability)
-        facts.insert(4, (f"Reaches {device.target_fps:g} FPS", probability, "probability"))
+        facts.insert(4 + len(candidate.trained), (f"Reaches {device.target_fps:g} FPS", probability, "probability"))
     return [{"label": name, "value": value, "note": note} for name, value, note in facts]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scaler.search.result import Candidate, DeviceResult, Interval, ParameterValue
+from scaler.search.result import Candidate, DeviceResult, Interval, ParameterValue, Trained
 
 Params = Mapping[str, ParameterValue]
 
@@ -174,6 +174,17 @@ def find(device: DeviceResult, identity: str | None) -> Candidate | None:
 def reaches(candidate: Candidate, device: DeviceResult) -> bool:
     """Whether the predicted frame rate reaches the target of the device."""
     return device.target_fps is None or candidate.fps.mean >= device.target_fps
+
+
+def latest(candidate: Candidate, metric: str) -> Trained | None:
+    """The run to show beside a prediction: the last of the same data set and metric, else the last; None of none."""
+    comparable = [run for run in candidate.trained if run.of(metric)]
+    return next(reversed(comparable or candidate.trained), None)
+
+
+def trained_on(runs: Iterable[Trained]) -> str:
+    """What measured accuracies are of: `trained on shapes`."""
+    return "trained on " + ", ".join(dict.fromkeys(run.dataset for run in runs))
 
 
 def _title(key: str) -> str:

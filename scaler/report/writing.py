@@ -92,6 +92,16 @@ def _help(parent: Connection) -> None:
             parent.send(None)
 
 
+def write_reports(result: SearchResult, folder: Path) -> None:
+    """Write every report but `pareto.json` into a folder, in this process.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    write_html(result, folder / "report.html")
+    _write_rest(result, folder)
+
+
 def _write_rest(result: SearchResult, folder: Path) -> None:
     write_csv(result, folder / "pareto.csv")
     if any(device.front or device.nearest for device in result.devices):

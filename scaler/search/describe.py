@@ -49,8 +49,9 @@ def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Cand
     width = element_bytes(estimator.precision)
     modelled = estimator.fallback == "model"
     stages, kinds = breakdown(network, estimator, engine)
+    identity = evaluator.space.candidate_id(params)
     return Candidate(
-        id=evaluator.space.candidate_id(params),
+        id=identity,
         params=dict(params),
         ap=Interval(ap.mean, ap.low, ap.high),
         ap_inside_support=ap.inside_support,
@@ -69,6 +70,7 @@ def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Cand
         coverage=Coverage(table=share, model=(1 - share) * modelled, roofline=(1 - share) * (not modelled)),
         stages=stages,
         kinds=kinds,
+        trained=evaluator.accuracy.trained(identity),
     )
 
 

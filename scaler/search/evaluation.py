@@ -21,10 +21,6 @@ from scaler.search import memory
 from scaler.search.predictors import Predictor
 from scaler.space import Key, Params, Space, key
 
-CLASSES = {"voc": 20, "coco": 80}
-"""Number of classes by data set."""
-
-
 DEVICE_MEMORY = "device memory"
 """The constraint that every device sets; every candidate of a study has the same constraints, as samplers demand."""
 UNMEASURED = "unmeasured kernels"
@@ -118,7 +114,7 @@ class Evaluator:
         return self._networks[place]
 
     def _build(self, params: Params) -> Network:
-        config = self.space.configure(params, CLASSES[self.dataset])
+        config = self.space.configure(params, self.accuracy.classes)
         return Network(params, config, build(config))
 
     def ap(self, params: Params) -> AccuracyPrediction:

@@ -19,7 +19,7 @@ from scaler.search.cards import latency_card
 from scaler.search.describe import describe, kind_name, timed_kernels
 from scaler.search.evaluation import Evaluator, Network
 from scaler.search.lighten import Lightening, change, lighten
-from scaler.search.predictors import load_predictor
+from scaler.search.predictors import Predictor, load_predictor
 from scaler.search.published_models import published_models
 from scaler.search.result import Candidate, DeviceResult, ModelCard, SearchResult
 from scaler.search.result_file import read_result
@@ -41,6 +41,8 @@ class Question:
     """None takes the one that the family was published on."""
     metric: str | None = None
     """`ap50` or `ap`; None takes that of the publication."""
+    accuracy: Path | None = None
+    """A fit to the user's own runs; None takes that of the search, or the published laws."""
     precision: str | None = None
     """None takes the device's default."""
     power_mode: str | None = None
@@ -123,19 +125,29 @@ def explain(question: Question) -> Explanation:
         chosen = _device_of(result, question.device)
         params: Params = dict(_picked(chosen, question.pick).params)
         space, device = read_space(result.space), chosen.device
-        accuracy = load_predictor(space, result.dataset, _METRICS[result.metric.rpartition(" ")[2]])
+        accuracy = _predictor_of(result, space, question.accuracy)
         precision, mode = chosen.precision, question.power_mode or chosen.power_mode
     else:
         if question.device is None:
             raise UsageError("which device? give for instance --device nano")
         space, device = read_space(question.space or _space_of(question.candidate)), question.device
-        accuracy = load_predictor(space, question.dataset, question.metric)
+        accuracy = load_predictor(space, question.dataset, question.metric, question.accuracy)
         params = _named(question.candidate, space)
         profile = load_device(device)
         precision, mode = profile.require_precision(question.precision), question.power_mode or profile.default_mode
     evaluator = Evaluator(space, accuracy)
     estimator = load_estimator(device, precision=precision, power_mode=mode, overhead_ms=question.overhead_ms)
     return _explanation(evaluator, estimator, space.canonical(params), lighten_too=question.lighten)
+
+
+def _predictor_of(result: SearchResult, space: Space, accuracy: Path | None) -> Predictor:
+    """The predictor that a search used."""
+    if accuracy is None and not result.accuracy_file:
+        return load_predictor(space, result.dataset, _METRICS[result.metric.rpartition(" ")[2]])
+    file = accuracy or Path(result.accuracy_file)
+    if not file.is_file():
+        raise UsageError(f"the search was made with --accuracy {file}, which is not there: say where with --accuracy")
+    return load_predictor(space, accuracy=file)
 
 
 def _explanation(evaluator: Evaluator, estimator: Estimator, params: Params, *, lighten_too: bool) -> Explanation:

@@ -49,6 +49,35 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What training a candidate brought: one finished run."""
+
+    dataset: str
+    """Name of the user's data set."""
+    metric: str
+    """Data set and figure to show beside the prediction: `shapes AP50`, `shapes AP`."""
+    ap: float
+    """Mean over IoU 0.50 to 0.95, in points."""
+    ap50: float
+    """At IoU 0.5, in points; by VOC's convention where the prediction is of VOC AP50, else by COCO's."""
+    recipe: str
+    epochs: int
+    run: str
+    """The run's folder, relative to that of `pareto.json` where it lies below it, else its name."""
+    created: str
+    """ISO 8601, UTC."""
+
+    @property
+    def value(self) -> float:
+        """The figure that `metric` names."""
+        return self.ap50 if self.metric.endswith("AP50") else self.ap
+
+    def of(self, metric: str) -> bool:
+        """Whether it is the figure that a search predicts: the same data set and metric, capitals apart."""
+        return self.metric.casefold() == metric.casefold()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One network, scored for one device."""
 
@@ -61,7 +90,8 @@ class Candidate:
     ap_outside: tuple[str, ...]
     """Why the accuracy prediction is an extrapolation; empty where it is not."""
     ap_provenance: str = "calibrated"
-    """Of the accuracy: `calibrated`, or `estimated` where nobody published such a detector."""
+    """Of the accuracy: `calibrated`, `estimated` where nobody published such a detector, or `measured` where the
+    predictor was corrected by a run of this very network."""
     engine_ms: Interval
     """The network on the accelerator."""
     overhead_ms: float
@@ -83,6 +113,8 @@ class Candidate:
     """Cost by stage, in execution order."""
     kinds: tuple[Share, ...]
     """Cost by kernel kind, dearest first."""
+    trained: tuple[Trained, ...] = ()
+    """Its finished training runs, oldest first; they never replace `ap`, which stays the prediction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,3 +197,7 @@ class SearchResult:
     """AP differences below this are noise in the source data."""
     accuracy_model: ModelCard
     devices: tuple[DeviceResult, ...]
+    classes: int = 0
+    """Number of classes of the networks; 0 is that of the published data set."""
+    accuracy_file: str = ""
+    """The fit to the user's own runs that predicted the accuracy; blank for the published laws."""

@@ -18,6 +18,7 @@ from scaler.search.result import (
     Reference,
     SearchResult,
     Share,
+    Trained,
 )
 
 KIND = "scaler-pareto"
@@ -52,6 +53,8 @@ def read_result(path: Path | str) -> SearchResult:
         noise_ap=reader.number("noise_ap", minimum=0),
         accuracy_model=_card(reader.table("accuracy_model")),
         devices=tuple(_device(device) for device in reader.tables("devices")),
+        classes=reader.integer("classes", 0, minimum=0),
+        accuracy_file=_text(reader, "accuracy_file", ""),
     )
     reader.finish()
     return result
@@ -101,6 +104,20 @@ def _candidate(reader: Reader) -> Candidate:
         coverage=_coverage(reader.table("coverage")),
         stages=tuple(_share(share) for share in reader.tables("stages")),
         kinds=tuple(_share(share) for share in reader.tables("kinds")),
+        trained=tuple(_trained(trained) for trained in reader.tables("trained", ())),
+    )
+
+
+def _trained(reader: Reader) -> Trained:
+    return Trained(
+        dataset=reader.string("dataset"),
+        metric=reader.string("metric"),
+        ap=reader.number("ap", minimum=0, maximum=100),
+        ap50=reader.number("ap50", minimum=0, maximum=100),
+        recipe=_text(reader, "recipe"),
+        epochs=reader.integer("epochs", minimum=0),
+        run=_text(reader, "run"),
+        created=_text(reader, "created"),
     )
 
 
@@ -204,7 +221,7 @@ def _is_finite(value: float) -> bool:
     return not isinstance(value, bool) and abs(value) <= 1e300
 
 
-def _text(reader: Reader, key: str) -> str:
-    """A text that may be blank."""
-    value = reader.raw(key)
+def _text(reader: Reader, key: str, default: str | None = None) -> str:
+    """A text that may be blank; one that may be missing has a default."""
+    value = reader.raw(key) if default is None else reader.raw(key, default)
     return value if isinstance(value, str) and not value.strip() else reader.string(key)

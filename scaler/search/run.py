@@ -43,6 +43,8 @@ class SearchOptions:
     """None takes the one that the families of the space were published on."""
     metric: str | None = None
     """`ap50` or `ap`; None takes that of the publication."""
+    accuracy: Path | None = None
+    """A fit to the user's own runs; None predicts by the published laws."""
     precision: str | None = None
     """None takes each device's default."""
     power_mode: str | None = None
@@ -76,7 +78,7 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     """
     _check(options)
     space = read_space(options.space)
-    accuracy = load_predictor(space, options.dataset, options.metric)
+    accuracy = load_predictor(space, options.dataset, options.metric, options.accuracy)
     limits = Limits(*(_tighter(a, b) for a, b in zip(options.limits, Limits(**space.limits), strict=True)))
     evaluator = Evaluator(space, accuracy, target_fps=options.target_fps, limits=limits)
     estimators: dict[str, Estimator] = {}
@@ -118,6 +120,8 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         noise_ap=NOISE_AP,
         accuracy_model=accuracy.card,
         devices=tuple(results),
+        classes=accuracy.classes,
+        accuracy_file=accuracy.file,
     )
     return Search(result, any(outcome.interrupted for outcome in outcomes))
 
@@ -157,6 +161,8 @@ def _plan(options: SearchOptions, evaluator: Evaluator, estimator: Estimator) ->
     }
     if not evaluator.accuracy.metric.endswith("AP50"):
         metadata["metric"] = evaluator.accuracy.metric
+    if evaluator.accuracy.fit is not None:
+        metadata["accuracy"] = evaluator.accuracy.fit.fingerprint
     if options.study is not None:
         name = f"{options.study}-{estimator.device.id}"
     else:
@@ -178,6 +184,8 @@ def default_folder(options: SearchOptions) -> Path:
     target = "" if options.target_fps is None else f"-{options.target_fps:g}fps"
     devices = "-".join(Path(name).stem for name in options.devices)  # a device may be the path of a profile
     dataset = options.dataset or default_dataset(read_space(options.space))
+    if options.accuracy is not None:
+        dataset = options.accuracy.stem
     metric = "" if options.metric is None else f"-{options.metric.lower()}"
     return Path("results") / f"{Path(options.space).stem}-{dataset}{metric}-{devices}{target}"
 

@@ -37,6 +37,7 @@ function extentOf(device) {
   for (const candidate of device.candidates) {
     xs.push(figureOf(candidate).low, figureOf(candidate).high);
     ys.push(candidate.ap.low, candidate.ap.high);
+    if (candidate.trained?.comparable) ys.push(candidate.trained.value);
   }
   for (const reference of device.references) {
     if (reference.fps.value) { xs.push(inAxis(1000 / reference.fps.value)); ys.push(reference.ap.value); }
@@ -54,6 +55,7 @@ function extentOf(device) {
 function hoverText(metric, candidate) {
   return `<b>${literal(candidate.head || candidate.id)}</b><br>${literal(candidate.tail)}<br>`
     + `${literal(metric)} <b>${candidate.ap.text}</b> (${candidate.ap.ends})${candidate.outside.length ? " extrapolated" : ""}<br>`
+    + (candidate.trained ? `${literal(candidate.trained.metric)} <b>${candidate.trained.text}</b> measured, ${literal(candidate.trained.on)}<br>` : "")
     + `<b>${candidate.frame.text} ms</b> a frame, <b>${candidate.fps.text} FPS</b> (${candidate.fps.ends})`;
 }
 
@@ -108,8 +110,27 @@ function traces(device, metric, ink) {
     candidateTrace("knee", role("knee"), { symbol: "diamond", size: 12, color: ink.accent, line: { width: 1.5, color: ink.card } }, metric),
     candidateTrace("nearest to the target", role("nearest"), { symbol: "triangle-right", size: 14, color: ink.warn, line: { width: 1.5, color: ink.card } }, metric),
     candidateTrace("pick", role("pick"), { symbol: "star", size: 18, color: ink.good, line: { width: 1.5, color: ink.card } }, metric),
+    ...measuredTraces(device.candidates.filter((candidate) => candidate.trained?.comparable), metric, ink),
     candidateTrace("selected", chosen, { symbol: "circle-open", size: 25, color: ink.ink, line: { width: 2 } }, metric, { hoverinfo: "skip", hovertemplate: null, showlegend: false }),
   ].filter((trace) => trace.x.length);
+}
+
+// Measured accuracy: a square, tied to its prediction by a dotted line.
+function measuredTraces(candidates, metric, ink) {
+  if (!candidates.length) return [];
+  const x = candidates.map((candidate) => figureOf(candidate).mean);
+  const on = [...new Set(candidates.map((candidate) => candidate.trained.on))].map(literal).join(", ");
+  return [
+    {
+      type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: ink.soft, width: 1.2, dash: "dot" },
+      x: x.flatMap((place) => [place, place, null]),
+      y: candidates.flatMap((candidate) => [candidate.ap.mean, candidate.trained.value, null]),
+    },
+    {
+      ...candidateTrace(`measured, ${on}`, candidates, { symbol: "square", size: 10, color: ink.card, line: { width: 2.2, color: ink.accent } }, metric),
+      y: candidates.map((candidate) => candidate.trained.value),
+    },
+  ];
 }
 
 function targetShapes(device, extent, ink) {

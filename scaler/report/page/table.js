@@ -13,6 +13,17 @@ function tableColumns(device) {
     order: (candidate) => candidate[key].mean,
     cell: (candidate) => [candidate[key].text, element("small", {}, note(candidate))],
   });
+  const runs = device.candidates.flatMap((candidate) => candidate.trained ?? []);
+  const places = [...new Set(runs.map((run) => run.on))];
+  const measured = {
+    key: "trained", title: "trained", under: places.length === 1 ? places[0].replace(/^trained /, "") : "measured", number: true,
+    full: `Accuracy measured after training: ${[...new Set(runs.map((run) => `${run.metric}, ${run.on}`))].join("; ")}`,
+    order: (candidate) => candidate.trained?.value ?? null,
+    cell: (candidate) => candidate.trained ? [
+      element("span", { title: `${candidate.trained.metric}, ${candidate.trained.on} (${candidate.trained.how})` }, candidate.trained.text),
+      places.length === 1 ? "" : element("small", {}, candidate.trained.on),
+    ] : ["–"],
+  };
   const figures = [
     {
       ...interval("ap", "AP", "90 %", `${report.metric} with its 90 % interval`),
@@ -21,6 +32,7 @@ function tableColumns(device) {
         candidate.ap.text, element("small", {}, candidate.ap.ends),
       ],
     },
+    ...(device.candidates.some((candidate) => candidate.trained) ? [measured] : []),
     interval("frame", "ms", "engine", "Frame time in ms, and the engine alone", (candidate) => candidate.engine.text),
     interval("fps", "FPS", "90 %", "Frames per second with the 90 % interval"),
   ];
@@ -34,7 +46,7 @@ function tableColumns(device) {
     ...parameters,
     ...figures,
     ...(device.target ? [reach] : []),
-    { key: "params", title: "params", full: "Parameters", number: true, wide: true, order: (c) => c.params.value, cell: (c) => [c.params.text] },
+    { key: "params", title: "params", full: "Parameters", number: true, wide: true, roomy: runs.length > 0, order: (c) => c.params.value, cell: (c) => [c.params.text] },
     { key: "id", title: "id", full: "Name of the candidate in commands", roomy: true, order: (c) => c.id, cell: (c) => [element("code", {}, c.id)] },
   ];
 }
