@@ -145,6 +145,7 @@ def test_a_bundle_is_written_for_a_device_elsewhere(data, capsys):
     assert "measure.sh" in capsys.readouterr().err
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_whole_story_on_this_computer(data, capsys):
     """Plan, run, search, verify, validate on a small space, then a table of another processor is refused."""

@@ -144,6 +144,7 @@ def test_the_longest_known_beginning_of_a_name_is_its_owner():
     assert onnxruntime_cpu._known_part("c", known) == ""
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_from_a_plan_to_a_table_that_predicts_its_own_networks(tmp_path):
     """The whole way, for real: six networks measured, their table written, read and used."""

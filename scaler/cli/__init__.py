@@ -14,7 +14,24 @@ import typer
 from typer.exceptions import TyperException
 
 from scaler import __version__
-from scaler.cli import accuracy, devices, doctor, plot, profile, scale, search, show, spaces, tables, verify
+from scaler.cli import (
+    accuracy,
+    data,
+    devices,
+    doctor,
+    evaluate,
+    plot,
+    predict,
+    profile,
+    scale,
+    search,
+    show,
+    spaces,
+    tables,
+    train,
+    verify,
+    weights,
+)
 from scaler.errors import UserError
 
 app = typer.Typer(
@@ -29,6 +46,11 @@ app.command("search")(search.command)
 app.command("show")(show.command)
 app.command("plot")(plot.command)
 app.command("scale")(scale.command)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.command("predict")(predict.command)
+app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
 app.add_typer(profile.app, name="profile")
 app.command("verify")(verify.command)
 app.command("devices")(devices.command)

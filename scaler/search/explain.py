@@ -130,9 +130,9 @@ def explain(question: Question) -> Explanation:
     else:
         if question.device is None:
             raise UsageError("which device? give for instance --device nano")
-        space, device = read_space(question.space or _space_of(question.candidate)), question.device
+        space, device = read_space(question.space or space_of(question.candidate)), question.device
         accuracy = load_predictor(space, question.dataset, question.metric, question.accuracy)
-        params = _named(question.candidate, space)
+        params = named(question.candidate, space)
         profile = load_device(device)
         precision, mode = profile.require_precision(question.precision), question.power_mode or profile.default_mode
     evaluator = Evaluator(space, accuracy)
@@ -180,7 +180,7 @@ def _warnings(network: Network, estimator: Estimator) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _space_of(candidate: str) -> str:
+def space_of(candidate: str) -> str:
     """The shipped space that has a candidate; where none has, the first that knows its parameters."""
     published = published_models().get(candidate)
     if published is not None:
@@ -191,7 +191,7 @@ def _space_of(candidate: str) -> str:
     known = [name for name, family in FAMILY_OF_SPACE.items() if wanted <= set(defaults(family))]
     for name in known:
         with suppress(UsageError):
-            _named(candidate, read_space(name))
+            named(candidate, read_space(name))
             return name
     return known[0] if known else "yolo-ret"
 
@@ -224,7 +224,7 @@ def _picked(device: DeviceResult, pick: str) -> Candidate:
     return by_id[wanted]
 
 
-def _named(text: str, space: Space) -> Params:
+def named(text: str, space: Space) -> Params:
     """A published model by name, or parameters written as `key=value,...`."""
     published = published_models()
     if text in published:

@@ -1,0 +1,55 @@
+"""What to do when the memory of the device is full, and how much of it is in use."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import torch
+
+from scaler.errors import UserError
+
+_TEXTS = ("out of memory", "can't allocate memory")  # of torch's RuntimeErrors on Apple's GPUs and on CPUs
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch failed for want of memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+    )
+
+
+def release(device: str) -> None:
+    """Give back what nobody uses any more."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def halved(micro_batch: int, size: int, processes: int) -> int:
+    """The next smaller micro-batch after one that did not fit.
+
+    Raises:
+        UserError: There is none, or other processes would not know of it.
+    """
+    advice = "train a smaller network or resolution, or with --precision bf16"
+    if processes > 1:
+        raise UserError(
+            f"out of memory with {micro_batch} pictures of {size} px a process; "
+            f"give --micro-batch {max(1, micro_batch // 2)}, or {advice}"
+        )
+    if micro_batch == 1:
+        raise UserError(f"out of memory with one picture of {size} px at a time; {advice}, or on a larger device")
+    return micro_batch // 2
+
+
+def used_mib(device: str) -> float:
+    """Peak memory of a GPU in MiB, or what this process uses at most so far; 0 where the system does not tell."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,181 @@
+"""The folder of one training run: what it was told, on what it ran, what it made.
+
+::
+
+    config.json        network, recipe, data set, seed, command
+    environment.json   versions, processors, threads
+    metrics.csv        a row an epoch
+    last.pt, best.pt   checkpoints
+    best.onnx          the best weights for any runtime
+    result.json        measured accuracy beside the predicted one (`scaler.accuracy.runs`)
+    batch.png          an augmented training batch
+    loss.png, ap.png, pr.png, predictions.png
+
+A folder belongs to one configuration. A run that was interrupted is resumed or left alone, never overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scaler.accuracy.runs import RESULT, read_run
+from scaler.data.dataset import Splits
+from scaler.errors import UserError
+from scaler.files import make_folder, read_json, write_atomic
+from scaler.training.network import NetworkSpec
+from scaler.training.plan import BEST, LAST
+from scaler.training.recipe import Recipe
+from scaler.training.spec_data import spec_data
+
+CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.csv"
+ONNX = "best.onnx"
+PICTURES = ("batch.png", "loss.png", "ap.png", "pr.png", "predictions.png")
+FILES = (CONFIG, ENVIRONMENT, METRICS, LAST, BEST, ONNX, RESULT, *PICTURES)
+SCHEMA_VERSION = 1
+
+IDENTITY = ("seed", "precision", "pretrained", "transfer_blocks", "dataset", "recipe", "network")
+"""Sections of `config.json` that make the run what it is, causes before effects: the seed before the anchors, which are
+clustered with it. The others may change when the run is resumed."""
+_MOVABLE = ("dataset.file",)
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What a run is told."""
+
+    network: NetworkSpec
+    recipe: Recipe
+    """With the stages as long as they shall be."""
+    data: Splits
+    seed: int
+    precision: str
+    pretrained: str = ""
+    """Blank for random weights."""
+    transfer_blocks: int | None = None
+    """Blocks of the backbone that are initialised from it; all where None."""
+    device: str = "cpu"
+    processes: int = 1
+    candidate: str = ""
+    """Id in a search's result, or the name of a published model."""
+    command: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        sizes = {split: len(found.pictures) for split, found in self.data.splits.items()}
+        objects = {split: found.objects for split, found in self.data.splits.items()}
+        data = {
+            "schema_version": SCHEMA_VERSION,
+            "command": self.command,
+            "candidate": self.candidate,
+            "network": spec_data(self.network),
+            "recipe": asdict(self.recipe),
+            "dataset": {
+                "name": self.data.name,
+                "file": str(self.data.file),
+                "classes": self.data.classes,
+                "pictures": sizes,
+                "objects": objects,
+            },
+            "seed": self.seed,
+            "precision": self.precision,
+            "pretrained": self.pretrained,
+            "transfer_blocks": self.transfer_blocks,
+            "device": self.device,
+            "processes": self.processes,
+        }
+        found: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read back: lists for tuples
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder that this run may write into."""
+
+    path: Path
+    resumes: bool
+    """Whether there is a checkpoint to go on from."""
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files."""
+        return self.path / name
+
+
+def claim(path: Path, configuration: Configuration, *, resume: bool = False) -> RunFolder:
+    """Make sure, before any work, that a run may use a folder; makes the folder and writes `config.json`.
+
+    Args:
+        path: The folder.
+        configuration: Of the run.
+        resume: Whether to go on with the unfinished run that is there.
+
+    Raises:
+        UserError: The folder is read-only, or holds a run of another configuration, a finished or an unfinished one
+            that is not to be resumed, or files of something else; or there is nothing to resume.
+    """
+    wanted = configuration.as_data()
+    begun = (path / LAST).exists()
+    if begun and (path / CONFIG).exists():
+        _check_same(path, wanted)
+        if _finished(path):
+            raise UserError(f"{path} holds this run, finished: scaler evaluate {path / BEST}, or --out another folder")
+        if not resume:
+            raise UserError(f"{path} holds this run, unfinished: go on with --resume, or --out another folder")
+    elif resume:
+        raise UserError(f"{path} holds no run to resume; leave --resume away")
+    elif not (path / CONFIG).exists():  # a run without a checkpoint may begin anew
+        _check_free(path)
+    make_folder(path)
+    write_atomic(path / CONFIG, as_json(wanted))
+    return RunFolder(path, begun)
+
+
+def as_json(data: Mapping[str, Any]) -> str:
+    """Plain data as the text of a file."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _check_free(path: Path) -> None:
+    """Refuse a folder in which somebody else's files have our names."""
+    taken = [name for name in FILES if (path / name).exists()]
+    if taken:
+        raise UserError(f"{path} has a {taken[0]} but no {CONFIG}, so it is no run's folder; --out another folder")
+
+
+def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
+    reader = read_json(path / CONFIG, schema_version=SCHEMA_VERSION)
+    before, now = (dict(_flat(data)) for data in (_identity(reader.raw), _identity(wanted.get)))
+    for key in {**before, **now}:
+        if before.get(key) != now.get(key):
+            there, here = (_shown(values.get(key)) for values in (before, now))
+            found = f"{key} is {there} there, {here} here"
+            raise UserError(f"{path} holds a run of another configuration: {found}; --out another folder")
+
+
+def _identity(get: Any) -> dict[str, Any]:
+    return {section: get(section, None) for section in IDENTITY}
+
+
+def _flat(data: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by dotted path."""
+    if isinstance(data, Mapping) and data:
+        for key, value in data.items():
+            yield from _flat(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(data, list) and any(isinstance(item, Mapping) for item in data):
+        for index, item in enumerate(data):
+            yield from _flat(item, f"{where}[{index}]")
+    elif where not in _MOVABLE:
+        yield where, data
+
+
+def _shown(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _finished(path: Path) -> bool:
+    return (path / RESULT).exists() and read_run(path).finished

@@ -1,0 +1,45 @@
+"""What a session leaves on the disk."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import scaler
+from scaler.evaluation.metrics import Metrics
+from scaler.training.checkpoint import Checkpoint, Facts, write_checkpoint
+from scaler.training.plan import TrainingPlan
+from scaler.training.session import Session
+
+
+def save_last(session: Session, plan: TrainingPlan) -> None:
+    """Write `last.pt`, from which the run can go on.
+
+    Raises:
+        UserError: The folder is read-only or the disk full.
+    """
+    write_checkpoint(plan.last, _checkpoint(session, plan, None, resumable=True))
+
+
+def save_best(session: Session, plan: TrainingPlan, metrics: Metrics | None) -> None:
+    """Write `best.pt`, the weights alone.
+
+    Raises:
+        UserError: The folder is read-only or the disk full.
+    """
+    write_checkpoint(plan.best, _checkpoint(session, plan, metrics, resumable=False))
+
+
+def _checkpoint(session: Session, plan: TrainingPlan, metrics: Metrics | None, *, resumable: bool) -> Checkpoint:
+    facts = Facts(
+        epoch=session.counts.epoch,
+        step=session.counts.steps,
+        ap=metrics.ap if metrics else None,
+        ap50=metrics.ap50 if metrics else None,
+        recipe=plan.recipe.name,
+        dataset=plan.train.name,
+        seed=plan.seed,
+        scaler_version=scaler.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    progress = session.progress() if resumable else None
+    return Checkpoint(spec=plan.spec, state=session.state(), facts=facts, progress=progress)
