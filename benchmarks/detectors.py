@@ -60,7 +60,8 @@ def shapes(folder: Path, seed: int) -> bool:
         out = folder / "runs" / name.replace(" ", "-").replace(",", "")
         shutil.rmtree(out, ignore_errors=True)
         started = time.monotonic()
-        scaler("train", network.parameters, "--resolution", "160", "--data", str(data / "data.toml"), "--recipe", "quick", "--epochs",
+        size = ["--resolution", "160"]
+        scaler("train", network.parameters, *size, "--data", str(data / "data.toml"), "--recipe", "quick", "--epochs",
                str(network.epochs), "--cache", "--out", str(out))  # fmt: skip
         minutes = (time.monotonic() - started) / 60
         rows.append((name, result(out)["ap50"], result(out)["ap"], minutes))

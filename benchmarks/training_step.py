@@ -4,9 +4,10 @@
 
 The network is YOLO-ReT with MobileNetV2 x0.5 at 160 px, the batch 16, one thread. A whole step is everything between
 two batches: to floating point, forward, loss, backward, clipping, Adam, moving average, reading and telling the
-numbers. Bare is forward and backward of the same network on the same pictures, the gradient of the outputs given. The
-two take turns, so that a change of the computer's speed hits both; medians are compared. Then the growth of the
-process' memory over many steps: the median of the last fifth of the steps against that of the second.
+numbers. Bare is forward and backward of the same network on the same pictures in the same layout, the gradient of the
+outputs given; how inputs and weights lie in memory is looked at in both and printed. The two take turns, so that a
+change of the computer's speed hits both; medians are compared. Then the growth of the process' memory over many steps:
+the median of the last fifth of the steps against that of the second.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from torch import nn
 
 from scaler.data.dataset import Boxes, Dataset, Picture
 from scaler.data.preprocessing import Preprocessing
@@ -55,12 +57,28 @@ def batch_of(seed: int) -> Batch:
     return Batch(images, targets, torch.arange(BATCH), ("",) * BATCH)
 
 
+def note_layouts(module: nn.Module, seen: set[str]) -> None:
+    """Note how the inputs of a network and its weights lie in memory whenever it runs."""
+
+    def look(network: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        kernel = next(weight for weight in network.parameters() if weight.dim() == 4 and weight.shape[2] > 1)
+        seen.add(f"inputs {layout_of(arguments[0])}, weights {layout_of(kernel)}")
+
+    module.register_forward_pre_hook(look)
+
+
+def layout_of(values: torch.Tensor) -> str:
+    return "channels last" if values.is_contiguous(memory_format=torch.channels_last) else "channels first"
+
+
 class Bare:
     """Forward and backward of the network alone."""
 
     def __init__(self) -> None:
         self.module = to_torch(SPEC.graph()).train()
         self.inputs = batch_of(0).images.float() / 255  # the channels come last in memory, as in training
+        self.layouts: set[str] = set()
+        note_layouts(self.module, self.layouts)
         self.gradients = [torch.randn_like(value) for value in self.module(self.inputs).values()]
 
     def seconds(self) -> float:
@@ -108,18 +126,26 @@ class Memory(Silent):
         self.mib.append(pages * 4096 / 2**20)
 
 
-def run(steps: int, bare: Bare | None, recipe_name: str) -> tuple[Source, Memory]:
+def run(steps: int, bare: Bare | None, recipe_name: str) -> tuple[Source, Memory, set[str]]:
+    """Train; returns the source with its times, the memory, and how inputs and weights lay in memory."""
     base = read_recipe(recipe_name)
     recipe = replace(
         base, batch=BATCH, stages=(Stage(epochs=1, lr=1e-3),), optimiser=replace(base.optimiser, ema=0.999)
     )
     pictures = tuple(Picture(Path(f"{index}.png"), Boxes.of([[0, 0, 9, 9]], [0])) for index in range(BATCH * steps))
     data = Dataset("noise", "train", CLASSES, pictures)
-    source, memory = Source(steps, bare), Memory()
+    source, memory, layouts = Source(steps, bare), Memory(), set[str]()
+
+    def initial(module: nn.Module, _: object) -> tuple[str, ...]:
+        note_layouts(module, layouts)
+        return ()
+
     with TemporaryDirectory() as folder:
-        plan = TrainingPlan(spec=SPEC, recipe=recipe, train=data, val=None, folder=Path(folder), threads=1)
+        plan = TrainingPlan(
+            spec=SPEC, recipe=recipe, train=data, val=None, folder=Path(folder), threads=1, initial=initial
+        )
         train(plan, memory, source=source)
-    return source, memory
+    return source, memory, layouts
 
 
 def main() -> int:
@@ -130,7 +156,10 @@ def main() -> int:
     torch.set_num_threads(1)
     good = True
     for name in ("quick", "yolo-ret"):
-        source, _ = run(options.turns, Bare(), name)
+        bare = Bare()
+        source, _, layouts = run(options.turns, bare, name)
+        good &= layouts == bare.layouts
+        print(f"{name}: in training {' and '.join(sorted(layouts))}; bare {' and '.join(sorted(bare.layouts))}")
         whole, alone = (BATCH / median(values[5:]) for values in (source.whole, source.alone))
         good &= whole >= LEAST_SHARE * alone
         verdict = "as it should be" if whole >= LEAST_SHARE * alone else "TOO LITTLE"
@@ -138,7 +167,7 @@ def main() -> int:
             f"{name}: {whole:.1f} pictures/s in training, {alone:.1f} bare: {whole / alone:.1%}, "
             f"at least {LEAST_SHARE:.0%} wanted: {verdict}"
         )
-    _, memory = run(options.steps, None, "quick")
+    _, memory, _ = run(options.steps, None, "quick")
     fifth = len(memory.mib) // 5
     growth = median(memory.mib[-fifth:]) - median(memory.mib[fifth : 2 * fifth])
     good &= growth <= MOST_GROWTH_MIB

@@ -21,12 +21,18 @@ class FakeDetector:
         classes: Names.
         found: For each number the size of its picture (width, height), and rows of x1, y1, x2, y2 in its pixels, label
             and score.
+        selection: As in its training.
     """
 
-    def __init__(self, classes: Sequence[str], found: Mapping[int, tuple[tuple[int, int], Sequence[Sequence[float]]]]):
+    def __init__(
+        self,
+        classes: Sequence[str],
+        found: Mapping[int, tuple[tuple[int, int], Sequence[Sequence[float]]]],
+        selection: Selection | None = None,
+    ):
         self.classes = tuple(classes)
         self.preprocessing = Preprocessing(size=SIZE, fill=0)
-        self.found = found
+        self.found, self.selection = found, selection
         self.batches: list[int] = []
 
     def raw(self, images: Image) -> tuple[FloatArray, FloatArray]:

@@ -204,10 +204,45 @@ def test_a_new_search_keeps_what_the_old_one_recorded(tmp_path: Path, monkeypatc
     assert keep_trained(sample_result(), path) == keep_trained(sample_result(), tmp_path / "none") == sample_result()
 
 
-def test_runs_are_named_relative_to_the_result_where_they_lie_below_it(tmp_path: Path) -> None:
+def test_runs_are_named_relative_to_the_result(tmp_path: Path) -> None:
     path = tmp_path / "results" / "pareto.json"
     assert run_name(path, tmp_path / "results" / "runs" / "a") == "runs/a"
-    assert run_name(path, tmp_path / "runs" / "a") == "a"
+    assert run_name(path, tmp_path / "runs" / "a") == "../runs/a"
+
+
+@pytest.mark.parametrize(
+    ("folder", "changes"),
+    [
+        ("front-trees", {"dataset": "trees"}),
+        ("front-trees", {}),
+        ("front-shapes", {"dataset": "trees"}),
+        ("front-shapes", {"recipe": "quick+3f2a"}),
+        ("front-shapes", {"epochs": 7}),
+    ],
+)
+def test_runs_whose_folders_have_the_same_name_are_all_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("scaler.report.recording.write_reports", lambda *_: None)
+    (tmp_path / "results").mkdir()
+    path = searched(tmp_path / "results")
+    later = sample_run(candidate=PICK, created="2026-11-22T11:00:00+00:00", metrics=metrics(80.0), **changes)
+    record(path, sample_run(candidate=PICK), tmp_path / "runs" / "front-shapes" / PICK)
+    result = record(path, later, tmp_path / "runs" / folder / PICK)
+    for device in result.devices:
+        trained = next(candidate for candidate in device.front if candidate.id == PICK).trained
+        assert [one.ap50 for one in trained] == [85.5, 80.0]
+
+
+def test_a_run_that_is_trained_anew_in_its_folder_replaces_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scaler.report.recording.write_reports", lambda *_: None)
+    path = searched(tmp_path)
+    later = sample_run(candidate=PICK, created="2026-11-22T11:00:00+00:00", seed=4, metrics=metrics(80.0))
+    record(path, sample_run(candidate=PICK), tmp_path / "runs" / PICK)
+    (one,) = next(c for c in record(path, later, tmp_path / "runs" / PICK).devices[0].front if c.id == PICK).trained
+    assert (one.ap50, one.created) == (80.0, later.created)
 
 
 # the law corrected

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,10 +18,20 @@ from sample_result import sample_result
 from scaler.accuracy.runs import read_run
 from scaler.cli import run
 from scaler.data.shapes import make_shapes
+from scaler.errors import UserError
+from scaler.evaluation.coco_ap import CocoAp
+from scaler.evaluation.detections import Selection
+from scaler.evaluation.metrics import Metrics, Seconds
+from scaler.report.files import write_json
+from scaler.training import run as runs
 from scaler.training.candidates import Named, one
 from scaler.training.checkpoint import read_checkpoint
+from scaler.training.events import Outcome
 from scaler.training.loading import load_detector
 from scaler.training.logs import read_metrics
+from scaler.training.order import Order, prepare, recipe_label, recipe_of
+from scaler.training.plan import TrainingPlan
+from scaler.training.recipe import recipe_text
 from scaler.training.run_folder import CONFIG, ENVIRONMENT, METRICS, PICTURES
 
 ROOT = Path(__file__).parent.parent
@@ -132,6 +144,13 @@ def test_a_run_of_another_seed_is_refused_in_one_line(trained: Path, data: Path,
         ([NETWORK, "--data", "DATA", "--batch", "0"], 2, "--batch 0: give 1 or more"),
         ([NETWORK, "--data", "DATA", "--lr", "-1"], 2, "--lr -1: give a number above 0"),
         ([NETWORK, "--data", "DATA", "--anchors", "kmeans"], 2, "did you mean 'k-means'?"),
+        ([NETWORK, "--data", "DATA", "--minutes", "0"], 2, "--minutes 0: give a number above 0"),
+        ([NETWORK, "--data", "DATA", "--minutes", "-1"], 2, "--minutes -1: give a number above 0"),
+        ([NETWORK, "--data", "DATA", "--seed", "-1"], 2, "'--seed'"),
+        ([NETWORK, "--data", "DATA", "--workers", "-1"], 2, "'--workers'"),
+        ([NETWORK, "--data", "DATA", "--micro-batch", "0"], 2, "'--micro-batch'"),
+        (["pareto.json", "--data", "DATA", "--pick", "front", "--count", "0"], 2, "'--count'"),
+        ([NETWORK, "--data", "DATA", "--on", "mps"], 1, "--on mps: no such device; use auto, cpu, cuda"),
         ([NETWORK, "--data", "DATA", "--precision", "fp16", "--on", "cpu"], 1, "fp16 needs a CUDA GPU"),
         ([NETWORK, "--data", "DATA", "--precision", "int8"], 2, "unknown --precision 'int8'"),
         ([NETWORK, "--data", "DATA", "--resolution", "100"], 2, "resolution"),
@@ -183,8 +202,6 @@ def test_networks_are_named_as_in_show():
 
 
 def test_a_pick_of_a_search_carries_its_prediction(tmp_path: Path):
-    from scaler.report.files import write_json
-
     result = sample_result()
     write_json(result, tmp_path / "pareto.json")
     found = one(str(tmp_path / "pareto.json"), pick="best")
@@ -196,9 +213,6 @@ def test_a_pick_of_a_search_carries_its_prediction(tmp_path: Path):
 def test_a_pick_at_another_resolution_is_no_candidate_of_the_search_any_more(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from scaler.report.files import write_json
-    from scaler.training import run as runs
-
     seen: list[Named] = []
 
     def instead(_: object, named: Named, *__: object, **___: object) -> None:
@@ -213,9 +227,152 @@ def test_a_pick_at_another_resolution_is_no_candidate_of_the_search_any_more(
     assert "--resolution makes other networks than those of the front" in capsys.readouterr().err
 
 
+def test_a_front_is_not_for_torchrun(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(["train", str(tmp_path / "pareto.json"), "--data", str(data), "--pick", "front"]) == 2
+    assert "one network per process: start workers with --storage, not torchrun" in capsys.readouterr().err
+
+
+def test_a_recipe_is_recorded_by_a_shipped_name_only_where_it_does_the_same(data: Path, tmp_path: Path):
+    named = one(NETWORK)
+
+    def label(**changes: Any) -> str:
+        order = Order(data=data, **{"recipe": "quick", **changes})
+        return recipe_label(order, recipe_of(order, named))
+
+    def edited(*edits: tuple[str, str]) -> str:
+        text = recipe_text("quick")
+        for old, new in edits:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "mine.toml").write_text(text)
+        return label(recipe=str(tmp_path / "mine.toml"))
+
+    assert label() == label(epochs=7) == label(lr=2e-3, batch=16, anchors="k-means") == "quick"
+    assert edited() == edited(("Short and robust", "Mine")) == "quick"
+    assert edited(("epochs = 30", "epochs = 60"), ("warmup_epochs = 1.0", "warmup_epochs = 2.0")) == "quick"
+    others = [label(lr=1e-3), label(batch=8), label(anchors="published"), label(transfer_blocks=3),
+              edited(("flip = 0.5", "flip = 0.0")), edited(("epochs = 30", "epochs = 60"))]  # fmt: skip
+    assert all(re.fullmatch(r"quick\+[0-9a-f]{4}", other) for other in others)
+    assert len({*others}) == len(others)
+    assert label(lr=1e-3) == label(lr=1e-3, epochs=5)
+    assert edited(('name = "quick"', 'name = "mine"')).startswith("mine+")
+
+
+def test_a_run_names_its_weights_with_their_digest_and_passes_on_the_micro_batch(trained: Path, data: Path):
+    order = Order(data=data, recipe="quick", on="cpu", micro_batch=2, pretrained=str(trained / "best.pt"))
+    found = prepare(order, one(NETWORK), trained, lambda _: None)
+    digest = sha256((trained / "best.pt").read_bytes()).hexdigest()
+    assert (found.pretrained, found.recipe, found.plan.micro_batch) == (f"best@{digest[:8]}", "quick", 2)
+
+
+def ending(
+    monkeypatch: pytest.MonkeyPatch, *, finished: bool = True, saved: bool = True, best: Path | None = None
+) -> None:
+    """Have training end at once in this way."""
+    coco = CocoAp(*([0.25, 0.5] + [0.1] * 10))
+    metrics = Metrics(
+        dataset="shapes", split="val", selection=Selection(), coco=coco, voc_ap50_area=0.5, voc_ap50_11=0.5,
+        by_class=(), pictures=4, skipped=(), detections=9, seconds=Seconds(0.1, 0.1, 0.1),
+    )  # fmt: skip
+
+    def train(plan: TrainingPlan, *_: object, **__: object) -> Outcome:
+        return Outcome(
+            finished=finished, reason="" if finished else "Ctrl-C", epochs=1, steps=2, seconds=1.0,
+            last=plan.last if saved else None, best=best, metrics=metrics if saved else None, best_epoch=0,
+            best_ap=0.25,
+        )  # fmt: skip
+
+    monkeypatch.setattr(runs, "train", train)
+
+
+def test_a_run_that_is_stopped_before_anything_was_saved_begins_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    command = (NETWORK, "--data", str(data), "--out", str(tmp_path / "run"), *SHORT)
+    ending(monkeypatch, finished=False, saved=False)
+    stopped = said(*command)
+    assert stopped.code == 1
+    assert stopped.err.endswith("scaler: stopped (Ctrl-C); nothing was saved yet: begin anew\n")
+    assert not (tmp_path / "run" / "result.json").exists()
+    ending(monkeypatch)
+    assert said(*command).code == 0
+
+
+def test_a_finished_run_has_its_result_whatever_happens_to_its_pictures(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise ValueError("no room\nfor pictures")
+
+    def refuse() -> None:
+        raise UserError("no onnx here")
+
+    ending(monkeypatch, best=trained / "best.pt")
+    monkeypatch.setattr(runs, "draw_predictions", fail)
+    monkeypatch.setattr(runs, "require_onnx", refuse)
+    told = said(NETWORK, "--data", str(data), "--out", str(tmp_path / "run"), *SHORT, "--lr", "1e-3")
+    assert told.code == 0
+    assert "no predictions.png: ValueError: no room\n" in told.err
+    assert "no best.onnx: no onnx here\n" in told.err
+    found = read_run(tmp_path / "run")
+    assert found.finished and found.recipe.startswith("quick+")
+
+
+def test_a_run_that_cannot_be_recorded_is_told_and_its_result_printed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise UserError("pareto.json: cannot be written")
+
+    ending(monkeypatch)
+    monkeypatch.setattr(runs, "record", refuse)
+    write_json(sample_result(), tmp_path / "pareto.json")
+    told = said(str(tmp_path / "pareto.json"), "--data", str(data), "--out", str(tmp_path / "run"), *SHORT, "--json")
+    assert told.code == 0
+    assert "scaler: not recorded: pareto.json: cannot be written\n" in told.err
+    assert json.loads(told.out)["metrics"]["ap50"] == 50.0
+
+
+def test_a_front_is_trained_once_and_never_takes_the_runs_of_another_order(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("scaler.report.recording.write_reports", lambda *_: None)
+    ending(monkeypatch)
+    write_json(sample_result(), tmp_path / "pareto.json")
+    command = (str(tmp_path / "pareto.json"), "--pick", "front", "--count", "1", "--data", str(data))
+    command = (*command, "--out", str(tmp_path / "runs"), *SHORT)
+    first, again = said(*command), said(*command)
+    assert (first.code, again.code) == (0, 0)
+    assert ": trained, AP 25.0" in first.err and ": was trained before, AP 25.0" in again.err
+    other = said(*command, "--epochs", "3")
+    assert other.code == 1
+    assert "another configuration: recipe.stages[0].epochs is 2 there, 3 here; --out another folder" in other.err
+    assert "AP 25.0" not in other.err
+
+
+def test_what_workers_gave_up_is_trained_again_when_asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scaler.report.recording.write_reports", lambda *_: None)
+    write_json(sample_result(), tmp_path / "pareto.json")
+    command = (str(tmp_path / "pareto.json"), "--pick", "front", "--count", "1", "--data", str(data))
+    command = (*command, "--out", str(tmp_path / "runs"), *SHORT, "--storage", str(tmp_path / "study.journal"))
+
+    def diverge(*_: object, **__: object) -> None:
+        raise UserError("diverged")
+
+    monkeypatch.setattr(runs, "train", diverge)
+    assert ": failed: diverged\n" in said(*command).err
+    ending(monkeypatch)
+    assert ": failed: diverged (worker" in said(*command).err
+    assert ": trained, AP 25.0" in said(*command, "--retry").err
+    assert ": trained by" in said(*command).err, "another call of the same order takes it from the storage"
+    assert ": trained by" not in said(*command, "--lr", "1e-3").err, "another order is other work"
+
+
 @pytest.mark.slow
 def test_winners_of_a_front_are_trained_and_recorded(data: Path, tmp_path: Path):
-    from scaler.report.files import write_json
     from scaler.search.result_file import read_result
 
     write_json(sample_result(), tmp_path / "pareto.json")

@@ -286,6 +286,7 @@ def small_vgg() -> Graph:
         ],
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_the_onnx_file_is_valid_and_computes_what_torch_computes(name, resolution):
     check_numbers(network(name, resolution))
 

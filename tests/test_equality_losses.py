@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch import Tensor  # noqa: E402
 
-from scaler.training.losses.boxes import ciou, diou, giou  # noqa: E402
+from scaler.training.losses.boxes import ciou, giou  # noqa: E402
 from scaler.training.losses.focal import focal  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,6 @@ def pairs(count: int = 500, size: float = 100.0) -> tuple[Tensor, Tensor]:
     ("ours", "module", "function"),
     [
         (giou, "giou_loss", "generalized_box_iou_loss"),
-        (diou, "diou_loss", "distance_box_iou_loss"),
         (ciou, "ciou_loss", "complete_box_iou_loss"),
     ],
 )

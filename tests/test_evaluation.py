@@ -24,7 +24,7 @@ THINGS = {
 """Objects of three pictures: the size of each, then corners and label."""
 
 
-def perfect(classes=CLASSES, order=(0, 1)) -> FakeDetector:
+def perfect(classes=CLASSES, order=(0, 1), selection: Selection | None = None) -> FakeDetector:
     """Finds everything, one box twice, and something in the picture without objects, with a low score."""
     found = {
         number: (size, [(*corners, order[label], 0.9 - 0.1 * index) for index, (corners, label) in enumerate(rows)])
@@ -32,7 +32,7 @@ def perfect(classes=CLASSES, order=(0, 1)) -> FakeDetector:
     }
     found[1][1].append((11, 10, 41, 40, order[0], 0.5))  # suppressed
     found[3][1].append((20, 20, 60, 60, order[1], 0.05))
-    return FakeDetector(classes, found)
+    return FakeDetector(classes, found, selection)
 
 
 @pytest.fixture
@@ -63,6 +63,13 @@ def test_the_selection_holds(dataset: Dataset):
     only = evaluate(perfect(), dataset, Selection(most=1))
     assert only.detections == 3
     assert only.by_class[1].ap50 == pytest.approx(0.505, abs=1e-3)  # one of two: COCO's recalls 0 to 0.5
+
+
+def test_without_a_selection_that_of_its_training_holds(dataset: Dataset):
+    trained = Selection(confidence=0.1, iou=0.5, most=50)
+    assert evaluate(perfect(selection=trained), dataset).selection == trained
+    assert evaluate(perfect(selection=trained), dataset, Selection()).selection == Selection()
+    assert evaluate(perfect(), dataset).selection == Selection()
 
 
 def test_classes_in_another_order_are_mapped_by_name(dataset: Dataset):
@@ -180,6 +187,16 @@ def test_the_command_writes_and_prints_json(data_toml, capsys: pytest.CaptureFix
     assert (printed["iou"], printed["confidence"], printed["max_detections"]) == (0.5, 0.001, 300)
     assert [row["name"] for row in printed["classes"]] == ["cat", "dog"]
     assert len(printed["classes"][0]["precision"]) == 101
+
+
+def test_the_command_takes_what_is_not_given_from_the_training(
+    data_toml, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    trained = Selection(confidence=0.1, iou=0.7, most=50)
+    monkeypatch.setattr(loading, "load_detector", lambda *_, **__: perfect(selection=trained))
+    assert run(["evaluate", "best.pt", "--data", str(data_toml), "--json", "--iou", "0.5"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["iou"], printed["confidence"], printed["max_detections"]) == (0.5, 0.1, 50)
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,18 @@ def test_yolo_biases_start_where_the_released_code_has_them():
         torch.testing.assert_close(bias[:, 5:], torch.full((3, CLASSES), math.log(0.6 / 2.01)))
 
 
-def test_the_head_of_yolo_ret_has_no_bias_and_stays():
+def test_yolo_outputs_start_near_zero_and_nothing_else_moves():
     graph = build("yolo-ret", backbone="mobilenetv2", width=0.5, resolution=160)
     module, untouched = to_torch(graph), to_torch(graph).state_dict()
     initialise_heads(module, graph, CLASSES)
-    assert all(torch.equal(value, untouched[key]) for key, value in module.state_dict().items())
+    for key, value in module.state_dict().items():
+        if key.startswith("head."):
+            assert value.std().item() == pytest.approx(0.01, rel=0.1), key
+        else:
+            assert torch.equal(value, untouched[key])
+    with torch.no_grad():
+        maps = module(torch.rand(2, 3, 160, 160))
+    assert all(value.std() < 0.5 for value in maps.values())
 
 
 def test_retinanet_starts_by_seeing_nothing():

@@ -17,7 +17,7 @@ from scaler.evaluation.detections import Selection
 from scaler.evaluation.onnx_detector import OnnxDetector
 from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata, read_metadata
 from scaler.training.checkpoint import Checkpoint, Facts, write_checkpoint
-from scaler.training.detector import TorchDetector
+from scaler.training.detector import TorchDetector, checked_device
 from scaler.training.loading import load_detector
 from scaler.training.module import to_torch, weights_of
 from scaler.training.network import NetworkSpec
@@ -172,10 +172,17 @@ def test_the_file_says_of_itself_what_it_needs(tiny_onnx):
     data = json.loads(entry.value)
     assert entry.key == "scaler"
     assert data["classes"] == list(CLASSES)
+    assert "selection" not in data
     assert data["preprocessing"] == {"size": 160, "fill": 114, "mean": [0, 0, 0], "std": [1, 1, 1]}
     assert OnnxDetector(tiny_onnx, "cpu").metadata == OnnxMetadata(
         classes=CLASSES, preprocessing=TINY.preprocessing, family="scaled-yolov4", parameters=TINY.parameters
     )
+
+
+def test_the_file_says_which_boxes_counted(tmp_path):
+    selection = Selection(confidence=0.02, iou=0.4, most=7)
+    write_onnx(TINY, weights_of(network()), tmp_path / "best.onnx", selection=selection)
+    assert load_detector(tmp_path / "best.onnx", "cpu").selection == selection
 
 
 def test_onnx_files_run_without_torch(tiny_onnx):
@@ -249,6 +256,7 @@ def changed(**parts: object) -> dict[str, str]:
             "preprocessing.mean: found 2",
         ),
         (changed(preprocessing={"size": 9, "fill": 0, "mean": [0, 0, 0], "std": [1, 0, 1]}), "preprocessing.std[1]"),
+        (changed(selection={"confidence": 0.1, "iou": 2, "most": 9}), "scaler.selection.iou: found 2"),
         (changed(parameters={"width": [1]}), "parameters.width: found a table or list"),
     ],
 )
@@ -277,7 +285,7 @@ def test_devices_that_are_not_there_are_refused(device: str, tiny_onnx):
         OnnxDetector(tiny_onnx, device)
     assert f"--device {device}" in one_line(error)
     with pytest.raises(UnsupportedError) as error:
-        TorchDetector(TINY, network(), device)
+        checked_device(device)
     assert f"--device {device}" in one_line(error)
 
 
@@ -288,13 +296,40 @@ def test_half_precision_is_for_torch_on_a_gpu(tiny_onnx):
         TorchDetector(TINY, network(), half=True)
 
 
-def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("fit", [3, 1])
+def test_a_full_memory_halves_the_pictures_at_a_time(fit: int, monkeypatch: pytest.MonkeyPatch):
+    detector, small = TorchDetector(TINY, network()), TorchDetector(TINY, network(), most=1)
+    network_, tried = detector._network, []
+
+    def narrow(values: torch.Tensor) -> object:
+        tried.append(len(values))
+        if len(values) > fit:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return network_(values)
+
+    monkeypatch.setattr(detector, "_network", narrow)
+    images = np.stack([fitted(image, TINY) for image in pictures(7)])
+    found = [detector.raw(images) for _ in range(2)]
+    assert tried == {3: [7, 3, 3, 1, 3, 3, 1], 1: [7, 3, 1, *[1] * 13]}[fit]  # what fitted is remembered
+    for boxes, scores in found:
+        np.testing.assert_allclose(boxes, small.raw(images)[0], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(scores, small.raw(images)[1], atol=1e-5)
+
+
+def test_too_little_memory_for_one_picture_is_one_line(monkeypatch: pytest.MonkeyPatch):
     detector = TorchDetector(TINY, network())
 
     def full(_: torch.Tensor) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        raise RuntimeError("CUDA error: out of memory")
 
     monkeypatch.setattr(detector, "_network", full)
     with pytest.raises(UserError) as error:
         detector.raw(np.zeros((4, 160, 160, 3), np.uint8))
-    assert one_line(error) == "cpu has too little memory for 4 pictures at a time; use a smaller --batch"
+    assert one_line(error) == (
+        "cpu has too little memory for one picture of 160 px; run a smaller network or resolution, or another device"
+    )
+
+
+def test_the_option_by_which_a_device_was_given_is_named():
+    with pytest.raises(UnsupportedError, match=r"^--on cuda:99: torch finds .* GPUs?; use --on cpu$"):
+        checked_device("cuda:99", "--on")

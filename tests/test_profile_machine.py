@@ -48,6 +48,7 @@ def test_a_computer_that_is_no_jetson_is_sent_to_the_bundle(monkeypatch):
         machine_for(setting("nano"))
 
 
+@pytest.mark.slow
 def test_a_run_on_a_jetson_goes_on_where_it_was(nano, tmp_path):
     plan = make_plan("yolo-ret", "voc", "nano", "MAXN", "tensorrt", "fp16", 1, 13, networks=2)
     first = run(plan, machine_for(setting("nano")).runtime, tmp_path / "work", effort=EFFORT, settle_seconds=0)

@@ -11,6 +11,7 @@ from scaler.space_file import read_space
 SETTING = ("yolo-ret", "coco", "host", "1-thread", "onnxruntime", "fp32", 1, 13)
 
 
+@pytest.mark.slow
 def test_the_recorded_reference_is_the_network_of_the_plan():
     plan = make_plan(*SETTING, networks=4)
     space = read_space("yolo-ret")

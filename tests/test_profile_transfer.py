@@ -213,6 +213,7 @@ class TestPrediction:
         assert table.info.model.exponent == 1.05
         assert score(predicted(table, others), 2 * predicted(old, others)).error < 4
 
+    @pytest.mark.slow
     def test_the_intervals_hold_most_of_other_networks(self, source, others):
         truth = np.array([target_ms(g) for g in others])
         held = []

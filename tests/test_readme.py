@@ -55,13 +55,39 @@ def test_every_command_of_the_readme_works(command, folder):
     assert "Traceback" not in done.stderr
 
 
+def example(word: str) -> str:
+    """The TOML file of the README that has this word."""
+    (found,) = [text for text in re.findall(r"```toml\n(.*?)```", README, re.S) if word in text]
+    return found
+
+
+def test_the_example_data_set_of_the_readme_is_valid(tmp_path):
+    from scaler.data.data_file import read_splits
+
+    for folder in ("images", "annotations"):
+        (tmp_path / folder).mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(b"is read when it is needed")
+        (tmp_path / "annotations" / f"{name}.xml").write_text(
+            f"<annotation><filename>{name}.jpg</filename><size><width>64</width><height>48</height></size>"
+            "<object><name>nut</name><bndbox><xmin>11</xmin><ymin>6</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+            "</object></annotation>"
+        )
+    (tmp_path / "train.txt").write_text("one\n")
+    (tmp_path / "val.txt").write_text("two\n")
+    (tmp_path / "data.toml").write_text(example("annotations"))
+    splits = read_splits(tmp_path / "data.toml")
+
+    assert splits.classes == ("bolt", "nut")
+    assert [picture.name for picture in splits.splits["val"].pictures] == ["two"]
+    assert splits.splits["train"].pictures[0].boxes.corners.tolist() == [[10, 5, 30, 40]]
+
+
 def test_the_example_space_of_the_readme_is_valid(tmp_path):
     from scaler.space_file import read_space
 
-    example = re.search(r"```toml\n(.*?)```", README, re.S)
-    assert example is not None
     path = tmp_path / "my.toml"
-    path.write_text(example[1])
+    path.write_text(example("family"))
 
     assert read_space(path).size == 3 * 5 * 7
 
@@ -74,6 +100,7 @@ def test_the_measured_example_took_what_the_readme_says():
     assert f"ONNX Runtime {info.runtime_version}, {info.precision.upper()}" in README
 
 
+@pytest.mark.slow
 def test_the_comparison_with_the_paper_is_what_the_benchmark_prints():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:

@@ -1,32 +1,38 @@
 """The folder of a run: who may write into it, what stands in it, what a kill and a resumption leave."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from scaler.accuracy.runs import Run, write_run
+from scaler.accuracy.runs import RESULT, Run, write_run
 from scaler.data.dataset import Boxes, Dataset, Picture, Splits
 from scaler.data.preprocessing import Preprocessing
 from scaler.errors import FileError, MissingExtraError, UserError
 from scaler.evaluation.coco_ap import CocoAp
 from scaler.evaluation.detections import Selection
 from scaler.evaluation.metrics import Metrics, Seconds
+from scaler.training import logs
 from scaler.training.environment import commit, differences, environment
 from scaler.training.events import Epoch, Outcome, Start, Step
 from scaler.training.logs import COLUMNS, MetricsFile, Row, read_metrics, require_tensorboard
 from scaler.training.network import NetworkSpec
 from scaler.training.pictures import Tile, write_batch, write_predictions
-from scaler.training.plan import LAST, TrainingPlan
+from scaler.training.plan import BEST, LAST, TrainingPlan
 from scaler.training.plots import write_ap, write_loss, write_precision_recall
 from scaler.training.progress import Lines, Several, closing, duration, points
 from scaler.training.recipe import read_recipe
 from scaler.training.recorder import Recorder, row_of, spread
-from scaler.training.run_folder import CONFIG, METRICS, Configuration, RunFolder, claim
+from scaler.training.run_folder import CONFIG, METRICS, Configuration, RunFolder, claim, same_configuration
 
 PNG = b"\x89PNG"
+FIGURES = dict.fromkeys(("ap", "ap50", "ap75", "voc_ap50_area", "voc_ap50_11"), 50.0)
 
 
 def a_dataset(split: str = "train", pictures: int = 3) -> Dataset:
@@ -54,14 +60,20 @@ def a_run(*, finished: bool) -> Run:
     )  # fmt: skip
 
 
+def claimed(folder: Path, wanted: Configuration, *, resume: bool = False) -> RunFolder:
+    """What a run was given that has ended since."""
+    with claim(folder, wanted, resume=resume) as found:
+        return found
+
+
 def unfinished(folder: Path) -> Path:
-    claim(folder, configuration())
+    claimed(folder, configuration())
     (folder / LAST).write_bytes(b"checkpoint")
     return folder
 
 
 def test_a_new_folder_is_made_and_says_what_was_asked_for(tmp_path: Path):
-    found = claim(tmp_path / "runs" / "one", configuration(command="scaler train x"))
+    found = claimed(tmp_path / "runs" / "one", configuration(command="scaler train x"))
     assert not found.resumes
     config = json.loads(found.file(CONFIG).read_text())
     assert config["command"] == "scaler train x"
@@ -73,21 +85,22 @@ def test_a_new_folder_is_made_and_says_what_was_asked_for(tmp_path: Path):
 def test_an_unfinished_run_is_resumed_when_asked_to_and_never_overwritten(tmp_path: Path):
     folder = unfinished(tmp_path)
     with pytest.raises(UserError, match="unfinished: go on with --resume"):
-        claim(folder, configuration())
-    assert claim(folder, configuration(), resume=True).resumes
+        claimed(folder, configuration())
+    assert claimed(folder, configuration(), resume=True).resumes
     assert (folder / LAST).read_bytes() == b"checkpoint"
 
 
 def test_what_does_not_change_the_result_may_change_at_a_resumption(tmp_path: Path):
     folder = unfinished(tmp_path)
     moved = replace(configuration().data, file=Path("elsewhere/data.toml"))
-    assert claim(folder, configuration(data=moved, device="cuda", command="other"), resume=True).resumes
+    assert claimed(folder, configuration(data=moved, device="cuda", command="other"), resume=True).resumes
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"seed": 1}, "seed is 0 there, 1 here"),
+        ({"sync_batch_norm": True}, "sync_batch_norm is false there, true here"),
         ({"precision": "bf16"}, 'precision is "fp32" there, "bf16" here'),
         ({"pretrained": "mobilenet"}, 'pretrained is "" there, "mobilenet" here'),
         ({"recipe": read_recipe("quick").lasting(5)}, r"recipe.stages\[0\].epochs is 30 there, 5 here"),
@@ -100,52 +113,107 @@ def test_a_run_of_another_configuration_is_refused_by_what_differs(
 ):
     folder = unfinished(tmp_path)
     with pytest.raises(UserError, match=f"another configuration: {said}") as refused:
-        claim(folder, configuration(**changes), resume=resume)
+        claimed(folder, configuration(**changes), resume=resume)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_finished_run_is_left_alone(tmp_path: Path, resume: bool):
     folder = unfinished(tmp_path)
-    data = a_run(finished=True).as_data()
-    figures = dict.fromkeys(("ap", "ap50", "ap75", "voc_ap50_area", "voc_ap50_11"), 50.0)
-    (folder / "result.json").write_text(json.dumps({**data, "metrics": figures}))
+    (folder / RESULT).write_text(json.dumps({**a_run(finished=True).as_data(), "metrics": FIGURES}))
     with pytest.raises(UserError, match="finished: scaler evaluate"):
-        claim(folder, configuration(), resume=resume)
+        claimed(folder, configuration(), resume=resume)
 
 
 def test_an_interrupted_run_with_a_result_so_far_is_not_finished(tmp_path: Path):
     folder = unfinished(tmp_path)
     write_run(folder, a_run(finished=False))
-    assert claim(folder, configuration(), resume=True).resumes
+    assert claimed(folder, configuration(), resume=True).resumes
 
 
 def test_there_must_be_a_run_to_resume(tmp_path: Path):
     with pytest.raises(UserError, match="holds no run to resume; leave --resume away"):
-        claim(tmp_path / "new", configuration(), resume=True)
+        claimed(tmp_path / "new", configuration(), resume=True)
     assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_may_be_begun_otherwise(tmp_path: Path):
-    claim(tmp_path, configuration())
-    assert not claim(tmp_path, configuration(seed=7)).resumes
+    claimed(tmp_path, configuration())
+    assert not claimed(tmp_path, configuration(seed=7)).resumes
 
 
 def test_files_of_somebody_else_are_not_overwritten(tmp_path: Path):
     (tmp_path / "loss.png").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"has a loss\.png but no config\.json"):
-        claim(tmp_path, configuration())
+        claimed(tmp_path, configuration())
     assert (tmp_path / "loss.png").read_bytes() == b"mine"
 
 
 def test_a_folder_that_cannot_be_made_is_one_line_before_any_work(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the folder"):
-        claim(tmp_path / "file" / "run", configuration())
+        claimed(tmp_path / "file" / "run", configuration())
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path):
+    folder = unfinished(tmp_path)
+    with claim(folder, configuration(), resume=True), pytest.raises(UserError, match="another process is training in"):
+        claimed(folder, configuration(), resume=True)
+    assert claimed(folder, configuration(), resume=True).resumes
+    assert {path.name for path in folder.iterdir()} == {CONFIG, LAST}, "the lock is gone"
+
+
+def test_two_that_begin_at_once_do_not_share_the_folder(tmp_path: Path):
+    with claim(tmp_path, configuration()):
+        with pytest.raises(UserError, match="another process is training in") as refused:
+            claimed(tmp_path, configuration(seed=7))
+        assert "\n" not in str(refused.value)
+        assert json.loads((tmp_path / CONFIG).read_text())["seed"] == 0
+
+
+def test_the_folder_of_a_process_that_was_killed_is_free(tmp_path: Path):
+    folder = unfinished(tmp_path)
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom scaler.report.recording import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder / LAST)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another process is training in"):
+        claimed(folder, configuration(), resume=True)
+    holder.kill()
+    holder.communicate()
+    assert claimed(folder, configuration(), resume=True).resumes
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    ("left", "said"), [(BEST, "unfinished and without its last.pt"), (RESULT, "finished: scaler evaluate")]
+)
+def test_a_run_whose_last_checkpoint_was_deleted_is_not_overwritten(tmp_path: Path, resume: bool, left: str, said: str):
+    claimed(tmp_path, configuration())
+    data = {**a_run(finished=True).as_data(), "metrics": FIGURES}
+    (tmp_path / left).write_text(json.dumps(data))
+    with pytest.raises(UserError, match=said):
+        claimed(tmp_path, configuration(), resume=resume)
+
+
+def test_a_run_is_compared_with_what_it_would_be_now(tmp_path: Path):
+    folder = unfinished(tmp_path)
+    same_configuration(folder, configuration(device="cuda", processes=4, micro_batch=2))
+    with pytest.raises(UserError, match=r"another configuration: recipe.stages\[0\].epochs is 30 there, 5 here"):
+        same_configuration(folder, configuration(recipe=read_recipe("quick").lasting(5)))
+    with pytest.raises(UserError, match=r"config\.json: no such file"):
+        same_configuration(tmp_path / "none", configuration())
 
 
 def row(epoch: int, **changes: float | None) -> Row:
-    values: dict[str, float | None] = {"ap": None, "ap50": None, **changes}
+    values: dict[str, float | None] = {"adversarial": None, "ap": None, "ap50": None, **changes}
     return Row(
         epoch=epoch, stage=1 + epoch // 4, lr=0.1 / epoch, box=1.0, objectness=2.0, classes=0.5, loss=3.5, seconds=2.5,
         pictures_per_second=100.0, **values,
@@ -153,7 +221,7 @@ def row(epoch: int, **changes: float | None) -> Row:
 
 
 def test_metrics_are_read_back_as_they_were_written(tmp_path: Path):
-    rows = [row(1), row(2, ap=12.345678, ap50=40.0)]
+    rows = [row(1), row(2, adversarial=0.25, ap=12.345678, ap50=40.0)]
     file = MetricsFile(tmp_path / METRICS)
     for one in rows:
         file.add(one)
@@ -250,6 +318,26 @@ def test_the_recorder_writes_rows_and_curves_and_a_resumed_one_goes_on(tmp_path:
     assert [(one.epoch, one.ap50) for one in read_metrics(tmp_path / METRICS)] == [(1, None), (2, 60.0)]
 
 
+def test_a_resumed_run_makes_tensorboard_forget_what_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("torch")
+    opened: list[dict[str, object]] = []
+
+    class Writer:
+        def __init__(self, folder: Path, **options: object) -> None:
+            opened.append({"folder": folder, **options})
+
+        def close(self) -> None:
+            opened.append({})
+
+    monkeypatch.setattr(logs, "require_tensorboard", lambda: None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    for start in (a_start(tmp_path), replace(a_start(tmp_path, epoch=2), step=1)):
+        with Recorder(RunFolder(tmp_path, resumes=False), "net on shapes", tensorboard=True) as recorder:
+            recorder.on_start(start)
+    begun, resumed = ({"folder": tmp_path, "purge_step": step} for step in (None, 6))
+    assert opened == [begun, {}, resumed, {}]
+
+
 def test_a_run_that_fails_still_leaves_its_curves(tmp_path: Path):
     with pytest.raises(UserError), Recorder(RunFolder(tmp_path, resumes=False), "net") as recorder:
         recorder.on_start(a_start(tmp_path))
@@ -261,6 +349,9 @@ def test_a_run_that_fails_still_leaves_its_curves(tmp_path: Path):
 def test_a_row_counts_from_one_and_gives_ap_in_points():
     found = row_of(an_epoch(0, some_metrics()))
     assert (found.epoch, found.stage, found.ap, found.ap50, found.loss) == (1, 1, 25.0, 50.0, 3.5)
+    assert found.adversarial is None
+    attacked = replace(an_epoch(0), losses=LOSSES | {"adversarial": 0.5, "total": 4.0})
+    assert row_of(attacked).adversarial == 0.5
 
 
 def test_a_line_an_epoch_says_what_an_engineer_wants_to_know(capsys: pytest.CaptureFixture[str], tmp_path: Path):

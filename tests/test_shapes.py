@@ -35,8 +35,8 @@ def test_boxes_are_whole_pixels_inside_the_picture_and_of_every_size():
 
 def test_a_box_holds_what_is_visible_of_its_shape(monkeypatch: pytest.MonkeyPatch):
     """On a black ground without noise or blur, whatever is lit lies in a box, and every box touches its shape."""
-    monkeypatch.setattr(shapes, "_ground", lambda size, rng: np.zeros((size, size, 3), np.uint8))
-    monkeypatch.setattr(shapes, "_blurred", lambda image, rng: image)
+    monkeypatch.setattr(shapes, "_ground", lambda size, _: np.zeros((size, size, 3), np.uint8))
+    monkeypatch.setattr(shapes, "_blurred", lambda image, _: image)
     for index in range(30):
         image, boxes = drawn(128, np.random.default_rng(index))
         inside = np.zeros((128, 128), bool)

@@ -10,6 +10,7 @@ import pytest
 
 from scaler.data.preprocessing import IMAGENET, Preprocessing
 from scaler.errors import FileError
+from scaler.evaluation.detections import Selection
 from scaler.reader import Reader
 from scaler.training.network import NetworkSpec
 from scaler.training.spec_data import read_spec, spec_data
@@ -50,14 +51,15 @@ FACTS = Facts(
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "last.pt"
     state = to_torch(SPEC.graph()).state_dict()
+    selection = Selection(confidence=0.01, iou=0.5, most=50)
     progress = {"raw": {"a": torch.ones(2)}, "python": (3, (1, 2), None)}
-    write_checkpoint(path, Checkpoint(spec=SPEC, state=state, facts=FACTS, progress=progress))
+    write_checkpoint(path, Checkpoint(spec=SPEC, state=state, facts=FACTS, selection=selection, progress=progress))
     return path
 
 
 def test_what_was_written_comes_back(written: Path):
     found = read_checkpoint(written)
-    assert (found.spec, found.facts) == (SPEC, FACTS)
+    assert (found.spec, found.facts, found.selection) == (SPEC, FACTS, Selection(confidence=0.01, iou=0.5, most=50))
     assert found.progress is not None and torch.equal(found.progress["raw"]["a"], torch.ones(2))
     module = to_torch(SPEC.graph(), seed=1)
     load_into(module, found, written)
@@ -69,6 +71,11 @@ def test_a_spec_is_plain_data_and_back(spec: NetworkSpec):
     import json
 
     assert read_spec(Reader(json.loads(json.dumps(spec_data(spec))), "run/config.json", "network")) == spec
+
+
+def test_a_file_that_does_not_tell_its_selection_is_read(written: Path, tmp_path: Path):
+    (tmp_path / "old.pt").write_bytes(changed(written, "selection"))
+    assert read_checkpoint(tmp_path / "old.pt").selection is None
 
 
 def test_nothing_in_a_file_is_run(tmp_path: Path):
@@ -117,6 +124,7 @@ def saved(data: object) -> bytes:
         (lambda path: changed(path, "schema_version", value=2), "schema_version: found 2; this scaler reads 1; update"),
         (lambda path: changed(path, "facts", "epoch"), "facts.epoch: missing"),
         (lambda path: changed(path, "facts", "ap", value="much"), "facts.ap: found 'much'"),
+        (lambda path: changed(path, "selection", "most", value=0), "selection.most: found 0"),
         (lambda path: changed(path, "spec", "family", value="yolo-rat"), "did you mean 'yolo-ret'?"),
         (
             lambda path: changed(path, "spec", "parameters", "width", value=77),

@@ -31,6 +31,7 @@ from scaler.evaluation.detections import Detector, Selection  # noqa: E402
 from scaler.evaluation.metrics import Metrics, score  # noqa: E402
 from scaler.training.batches import Batch  # noqa: E402
 from scaler.training.checkpoint import load_into, read_checkpoint  # noqa: E402
+from scaler.training.detector import TorchDetector  # noqa: E402
 from scaler.training.health import DivergedError  # noqa: E402
 from scaler.training.module import to_torch  # noqa: E402
 from scaler.training.plan import TrainingPlan  # noqa: E402
@@ -133,8 +134,6 @@ class TestTheWholeRun:
         assert same(last.state, read_checkpoint(own.best).state)
         module = to_torch(SPEC.graph())
         load_into(module, last, own.last)
-        from scaler.training.detector import TorchDetector
-
         torch.testing.assert_close(torch.from_numpy(TorchDetector(SPEC, module).raw(images)[0]), outputs[0])
 
     def test_without_a_validation_set_the_last_weights_are_the_best(self, tmp_path: Path):
@@ -150,6 +149,7 @@ class TestTheWholeRun:
         outcome = run(plan(tmp_path, pictures=3), listener)
         assert outcome.steps == 2
         assert "3 pictures, fewer than a batch of 4: one step an epoch" in listener.messages
+        assert [epoch.pictures_per_s * epoch.seconds for epoch in listener.epochs] == pytest.approx([3, 3])
 
     @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
     def test_other_settings_train_to_nearly_the_same(self, tmp_path: Path, options: dict[str, object]):
@@ -310,6 +310,46 @@ class TestTrouble:
         monkeypatch.setattr(Stepper, "_backward", full)
         with pytest.raises(UserError, match="out of memory with one picture of 64 px at a time; train a smaller"):
             run(plan(tmp_path))
+
+    def test_a_memory_too_small_for_the_optimiser_is_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def full(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+        monkeypatch.setattr(Stepper, "update", full)
+        with pytest.raises(UserError, match=r"^out of memory: cpu has no room for .* or on a larger device$"):
+            run(plan(tmp_path))
+
+    def test_an_evaluation_takes_no_more_pictures_at_a_time_than_the_training(self, tmp_path: Path):
+        seen: list[int | None] = []
+
+        def judge(detector: Detector, data: Dataset, _: Selection) -> Metrics:
+            assert isinstance(detector, TorchDetector)
+            seen.append(detector._most)
+            return metrics_of(data)
+
+        for name, micro_batch in (("two", 2), ("all", None)):
+            own = plan(tmp_path / name, recipe(ONE_EPOCH), val=dataset(4, "val"), micro_batch=micro_batch)
+            run(own, evaluate=judge)
+        assert seen == [2, None]
+
+    def test_weights_that_are_no_numbers_are_never_saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        usual, steps = Stepper.update, []
+
+        def broken(self: Stepper, lr: float) -> torch.Tensor:
+            norm = usual(self, lr)
+            steps.append(lr)
+            if len(steps) == 6:  # the last of the second epoch: its losses are in order
+                self._learning[0].data[0] = math.nan
+            return norm
+
+        monkeypatch.setattr(Stepper, "update", broken)
+        own = plan(tmp_path, recipe(Stage(epochs=3, lr=1e-3)))
+        with pytest.raises(
+            DivergedError, match=r"training stopped: weights are not finite \(after 6 steps\); .*last\.pt"
+        ):
+            run(own)
+        assert [read_checkpoint(path).facts.step for path in (own.last, own.best)] == [3, 3]
+        assert all(value.isfinite().all() for value in read_checkpoint(own.last).state.values())
 
     def test_another_error_is_not_taken_for_a_full_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         def bug(*_: object) -> None:

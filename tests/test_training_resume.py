@@ -28,6 +28,7 @@ from scaler.training.checkpoint import read_checkpoint  # noqa: E402
 from scaler.training.events import Outcome, Step  # noqa: E402
 from scaler.training.plan import TrainingPlan  # noqa: E402
 from scaler.training.recipe import Stage  # noqa: E402
+from scaler.training.steps import Stepper  # noqa: E402
 
 STAGES = (
     Stage(epochs=1, lr=2e-3, freeze="transferred", warmup_epochs=0.5),
@@ -137,6 +138,23 @@ def test_whoever_stops_an_evaluation_resumes_with_it(tmp_path: Path):
     assert [(event.epoch, event.step) for event in listener.starts] == [(0, 3)]
     assert len(listener.steps) == 3
     assert [epoch.metrics is not None for epoch in listener.epochs] == [True, True]
+
+
+def test_a_resumed_run_takes_parts_of_its_own_size_and_counts_its_own_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own, listener, seen = plan(tmp_path, micro_batch=1), Listener(), set()
+    run(own, interrupter(1))
+    usual = Stepper._backward
+
+    def counted(self: Stepper, pictures: torch.Tensor, *arguments: object) -> torch.Tensor:
+        seen.add(len(pictures))
+        return usual(self, pictures, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Stepper, "_backward", counted)
+    assert run(replace(own, resume=True, micro_batch=None), listener).finished
+    assert seen == {4}
+    assert [epoch.pictures_per_s * epoch.seconds for epoch in listener.epochs] == pytest.approx([8, 12])
 
 
 def test_a_second_ctrl_c_leaves_the_last_checkpoint_as_it_was(tmp_path: Path):

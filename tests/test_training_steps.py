@@ -20,10 +20,10 @@ from scaler.training.losses import detection_loss  # noqa: E402
 from scaler.training.memory import halved, is_out_of_memory  # noqa: E402
 from scaler.training.module import to_torch  # noqa: E402
 from scaler.training.optimiser import make_optimiser, set_rate  # noqa: E402
-from scaler.training.recipe import Loss, Optimiser, Stage, read_recipe  # noqa: E402
+from scaler.training.recipe import Loss, Optimiser, Stage, read_recipe, recipe_names  # noqa: E402
 from scaler.training.rng import restore_rng, rng_state, seeded  # noqa: E402
 from scaler.training.schedule import learning_rate, stage_of  # noqa: E402
-from scaler.training.steps import Stepper, StepSettings, parts  # noqa: E402
+from scaler.training.steps import Stepper, StepSettings, drop_unless_finite, parts  # noqa: E402
 
 SETTINGS = StepSettings(device="cpu", preprocessing=SPEC.preprocessing)
 YOLOV3 = Loss(kind="yolov3")
@@ -110,6 +110,25 @@ class TestUpdate:
             assert health.check(named, norm, rescaled=own.scaler.is_enabled()) == ""
         assert own.scaler.get_scale() == 2.0 ** (7 - PATIENCE - 1)
         assert all(weight.isfinite().all() for weight in own._learning)
+
+    @pytest.mark.parametrize("wrong", [math.inf, math.nan])
+    def test_where_nobody_waits_gradients_that_are_not_finite_count_as_0(self, wrong: float):
+        own = stepper(settings=replace(SETTINGS, clip=1.0))
+        gradients(own, 6)
+        drop_unless_finite(own._learning, nn.utils.clip_grad_norm_(own._learning, 1.0))
+        assert all(weight.grad.any() for weight in own._learning)
+        before = [weight.detach().clone() for weight in own._learning]
+        own._learning[0].grad[0] = wrong
+        drop_unless_finite(own._learning, nn.utils.clip_grad_norm_(own._learning, 1.0))
+        assert not any(weight.grad.any() for weight in own._learning)
+        own.optimiser.step()
+        assert all(torch.equal(now, then) for now, then in zip(own._learning, before, strict=True))
+
+    def test_the_second_beta_is_the_recipes(self):
+        for kind in ("adam", "adamw"):
+            settings = Optimiser(kind=kind, momentum=0.8, beta2=0.95)
+            assert make_optimiser(nn.Linear(2, 2), settings, 0.1).defaults["betas"] == (0.8, 0.95)
+        assert {read_recipe(name).optimiser.beta2 for name in recipe_names()} == {0.999}
 
     def test_statistics_of_batch_norm_follow_the_pictures_where_it_learns(self):
         own = stepper(batch_norm_learns=True)
@@ -234,10 +253,10 @@ class TestHealth:
 
 
 def test_several_processes_do_not_halve_alone():
-    with pytest.raises(UserError, match="out of memory with 8 pictures of 320 px a process; give --micro-batch 4, or"):
+    with pytest.raises(UserError, match="out of memory with 8 pictures of 320 px a process; give --batch 8, or"):
         halved(8, 320, 2)
     assert halved(8, 320, 1) == 4
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
     assert not is_out_of_memory(ValueError("out of memory"))
 
 

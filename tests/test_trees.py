@@ -26,7 +26,7 @@ def test_another_wheel_is_refused(tmp_path):
 def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(trees, "PACKAGE", "no-such-package-of-anybody==0.0.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(UserError, match="could not be downloaded: .*give it with --from"):
+    with pytest.raises(UserError, match=r"could not be downloaded: .*give it with --from"):
         fetch_trees(tmp_path / "trees")
 
 

@@ -180,6 +180,25 @@ def test_a_folder_with_the_run_of_another_candidate_is_not_taken_for_it(result: 
     assert f"a run of the candidate '{IDS[5]}'" in outcome.rows[0].reason
 
 
+def test_a_finished_run_of_another_configuration_is_refused_for_its_candidate_alone(
+    result: Path, tmp_path: Path
+) -> None:
+    log: list[str] = []
+    asked: list[tuple[str, Path]] = []
+    train_front(result, FRONT[:2], trainer(log), tmp_path / "runs")
+
+    def check_same(candidate: Candidate, folder: Path) -> None:
+        asked.append((candidate.id, folder))
+        if candidate.id == IDS[0]:
+            raise UserError("another configuration: seed is 0 there, 1 here")
+
+    outcome = train_front(result, FRONT[:3], trainer(log), tmp_path / "runs", check_same=check_same)
+    assert states(outcome) == ["failed", "there", "trained"]
+    assert outcome.rows[0].reason == "another configuration: seed is 0 there, 1 here"
+    assert asked == [(identity, tmp_path / "runs" / identity) for identity in IDS[:2]], "the third holds no run"
+    assert log == IDS[:3]
+
+
 def test_a_run_that_cannot_be_recorded_is_kept_and_told(result: Path, tmp_path: Path) -> None:
     told: list[str] = []
     stranger = replace(FRONT[0], id="stranger")

@@ -71,11 +71,12 @@ class Run:
     """AP50 in points by class; a class without an object in the split is not among them."""
     predicted: Predicted | None = None
     recipe: str
+    """Its name; where it is no shipped one as it stands, with a digest of what it does: `quick+3f2a`."""
     epochs: int
     """That the schedule was made for."""
     seed: int
     pretrained: str = ""
-    """Name of the weights that the backbone started from; blank for random ones."""
+    """Name and digest of the weights that the backbone started from, `best@1f3a9c0d`; blank for random ones."""
     seconds: float
     """Time of training, all sittings together."""
     created: str

@@ -31,12 +31,27 @@ def command(
     data: Annotated[Path | None, typer.Option("--data", help="The data.toml.")] = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     confidence: Annotated[
-        float, typer.Option("--confidence", min=0, max=1, help="Least score of a detection; low, to compute AP.")
-    ] = 0.001,
+        float | None,
+        typer.Option(
+            "--confidence",
+            min=0,
+            max=1,
+            help="Least score of a detection; as in its training by default, or 0.001: low, to compute AP.",
+        ),
+    ] = None,
     iou: Annotated[
-        float, typer.Option("--iou", min=0, max=1, help="Overlap above which the worse of two boxes is dropped.")
-    ] = 0.65,
-    max_detections: Annotated[int, typer.Option("--max-detections", min=1, help="Most of a picture.")] = 300,
+        float | None,
+        typer.Option(
+            "--iou",
+            min=0,
+            max=1,
+            help="Overlap above which the worse of two boxes is dropped; as in its training by default, or 0.65.",
+        ),
+    ] = None,
+    max_detections: Annotated[
+        int | None,
+        typer.Option("--max-detections", min=1, help="Most of a picture; as in its training by default, or 300."),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")] = 16,
     device: Device = "auto",
     half: Half = False,
@@ -56,7 +71,12 @@ def command(
     dataset = _split(data, split)
     _tell_findings(dataset)
     detector = load_detector(model, device, half=half)
-    selection = Selection(confidence=confidence, iou=iou, most=max_detections)
+    trained = detector.selection or Selection()
+    selection = Selection(
+        confidence=trained.confidence if confidence is None else confidence,
+        iou=trained.iou if iou is None else iou,
+        most=max_detections or trained.most,
+    )
     with in_tenths("evaluating") as progress:
         metrics = evaluate(detector, dataset, selection, batch=batch, progress=progress)
     tell_broken(metrics.skipped, len(dataset.pictures))

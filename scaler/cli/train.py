@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -38,12 +39,14 @@ Device = Annotated[
     str | None, typer.Option("--device", "-d", help="Device whose front is meant; the first of the pareto.json else.")
 ]
 Count = Annotated[
-    int | None, typer.Option("--count", help="With --pick front: how many, spread over the front; all otherwise.")
+    int | None,
+    typer.Option("--count", min=1, help="With --pick front: how many, spread over the front; all otherwise."),
 ]
 Storage = Annotated[
     str | None,
     typer.Option("--storage", help="With --pick front: journal file or database through which workers share them."),
 ]
+Retry = Annotated[bool, typer.Option("--retry", help="With --storage: train again what failed before.")]
 Space = Annotated[
     str | None, typer.Option("--space", help="Search space of the parameters; the shipped one that has them otherwise.")
 ]
@@ -60,6 +63,12 @@ Epochs = Annotated[int | None, typer.Option("--epochs", help="Scales all stages 
 Batch = Annotated[
     int | None, typer.Option("--batch", help="Pictures of a step, all GPUs together; what does not fit is accumulated.")
 ]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--micro-batch", min=1, help="Most pictures at a time on one device; the rest of the batch is accumulated."
+    ),
+]
 LearningRate = Annotated[
     float | None, typer.Option("--lr", help="Learning rate of the first stage; the others keep their ratio to it.")
 ]
@@ -74,14 +83,15 @@ Pretrained = Annotated[
     typer.Option("--pretrained", help="Weights to start from: a name of `scaler weights list`, or a file."),
 ]
 TransferBlocks = Annotated[
-    int | None, typer.Option("--transfer-blocks", help="How many backbone blocks start from them; all otherwise.")
+    int | None,
+    typer.Option("--transfer-blocks", min=0, help="How many backbone blocks start from them; all otherwise."),
 ]
-On = Annotated[str, typer.Option("--on", help="What computes: auto, cpu, cuda, cuda:<number> or mps.")]
+On = Annotated[str, typer.Option("--on", help="What computes: auto, cpu, cuda or cuda:<number>.")]
 Precision = Annotated[
     str, typer.Option("--precision", help="auto, fp32, bf16 or fp16; auto is 16 bits on a GPU, fp32 on a CPU.")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes that read pictures.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Processes that read pictures.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything random.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", help="Stop after this time, to be resumed.")]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/<network>-<data set> otherwise.")
@@ -96,11 +106,13 @@ def command(
     device: Device = None,
     count: Count = None,
     storage: Storage = None,
+    retry: Retry = False,
     space: Space = None,
     recipe: Recipe = None,
     show_recipe: ShowRecipe = None,
     epochs: Epochs = None,
     batch: Batch = None,
+    micro_batch: MicroBatch = None,
     lr: LearningRate = None,
     resolution: Resolution = None,
     anchors: Anchors = None,
@@ -145,6 +157,7 @@ def command(
         recipe=recipe,
         epochs=epochs,
         batch=batch,
+        micro_batch=micro_batch,
         lr=lr,
         resolution=resolution,
         anchors=anchors,
@@ -162,26 +175,30 @@ def command(
         command=shlex.join(["scaler", *sys.argv[1:]]),
     )
     if pick == "front":
-        _front(order, network, out, device, count, storage, json_output=json_output)
+        _front(order, network, out, device, count, storage, retry=retry, json_output=json_output)
         return
     from scaler.training.run import Naming, train_named  # noqa: PLC0415
 
     naming = Naming(network, pick=pick, device=device, space=space)
-    trained = train_named(order, naming, out, _screen, resume=resume)
+    trained = train_named(order, naming, out, _screen, say, resume=resume)
     if trained is not None:  # else process 0 speaks
         _report(trained, json_output=json_output)
 
 
 def _front(
     order: Order, network: str, out: Path | None, device: str | None, count: int | None, storage: str | None,
-    *, json_output: bool,
+    *, retry: bool, json_output: bool,
 ) -> None:  # fmt: skip
     from scaler.training.run import default_folder, train_front  # noqa: PLC0415
 
     if not network.endswith(".json"):
         raise UsageError(f"--pick front is for the pareto.json of a search, not for {network}")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("--pick front trains one network per process: start workers with --storage, not torchrun")
     folder = out or default_folder("front", order.data)
-    outcome = train_front(order, Path(network), folder, _screen, say, device=device, count=count, storage=storage)
+    outcome = train_front(
+        order, Path(network), folder, _screen, say, device=device, count=count, storage=storage, retry=retry
+    )
     if json_output:
         print_json({"runs": [row.run.as_data() for row in outcome.rows if row.run is not None]})
     else:
@@ -212,7 +229,8 @@ def _report(trained: Trained, *, json_output: bool) -> None:
     elif run.metrics is not None:
         _print_run(trained)
     if not run.finished:
-        say(f"scaler: stopped ({trained.reason}); go on with the same command and --resume")
+        way = "go on with the same command and --resume" if trained.saved else "nothing was saved yet: begin anew"
+        say(f"scaler: stopped ({trained.reason}); {way}")
         raise typer.Exit(1)
     if not json_output:
         best = shlex.quote(str(trained.folder / run.checkpoint))

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaler.data.dataset import FloatArray, Image, IntArray
 from scaler.data.preprocessing import Preprocessing
+from scaler.reader import Reader
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +47,19 @@ class Selection:
     most: int = 300
     """Detections of a picture."""
 
+    @staticmethod
+    def read(reader: Reader) -> Selection:
+        """Read what `dataclasses.asdict` made of one.
+
+        Raises:
+            FileError: A number is missing or outside its range.
+        """
+        return Selection(
+            confidence=reader.number("confidence", minimum=0, maximum=1),
+            iou=reader.number("iou", minimum=0, maximum=1),
+            most=reader.integer("most", minimum=1),
+        )
+
 
 class Detector(Protocol):
     """A network that finds objects, whatever runs it."""
@@ -57,6 +71,10 @@ class Detector(Protocol):
     @property
     def preprocessing(self) -> Preprocessing:
         """What it wants pictures to be like."""
+
+    @property
+    def selection(self) -> Selection | None:
+        """Which boxes counted when its AP was computed in training; None where its file does not tell."""
 
     def raw(self, images: Image) -> tuple[FloatArray, FloatArray]:
         """Boxes and scores of fitted pictures.

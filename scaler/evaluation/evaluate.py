@@ -37,7 +37,8 @@ def evaluate(
     Args:
         detector: The network.
         dataset: Pictures and objects. Its classes have the names of the detector's, in any order.
-        selection: Which boxes count; those of `Selection()` otherwise, which suit AP.
+        selection: Which boxes count; those that counted in its training where None, or those of `Selection()` where the
+            detector does not know.
         batch: Pictures that go through the network together.
         workers: Threads that read the next batch meanwhile.
         progress: Told after every batch.
@@ -48,7 +49,7 @@ def evaluate(
         MissingExtraError: The package `faster-coco-eval` is not installed.
     """
     labels = label_map(detector.classes, dataset.classes)
-    selection = selection or Selection()
+    selection = selection or detector.selection or Selection()
     if not dataset.pictures:
         raise UserError(f"{dataset.name}: the split {dataset.split!r} has no pictures; check its folder and labels")
     truth: list[Boxes] = []

@@ -59,6 +59,11 @@ class OnnxDetector:
         """What it wants pictures to be like."""
         return self.metadata.preprocessing
 
+    @property
+    def selection(self) -> Selection | None:
+        """Which boxes counted when its AP was computed in training; None where the file does not tell."""
+        return self.metadata.selection
+
     def raw(self, images: Image) -> tuple[FloatArray, FloatArray]:
         """Boxes and scores of fitted pictures, see `Detector.raw`; as many at a time as the file is made for."""
         step = self._batch or len(images)

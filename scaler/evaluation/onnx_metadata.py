@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from scaler import __version__
 from scaler.data.preprocessing import RGB3, Preprocessing
 from scaler.errors import FileError
+from scaler.evaluation.detections import Selection
 from scaler.reader import Reader
 
 KEY = "scaler"
@@ -32,12 +33,15 @@ class OnnxMetadata:
     """Of the network, to be told."""
     parameters: Mapping[str, str | int | float | bool]
     """Of the network, to be told."""
+    selection: Selection | None = None
+    """Which boxes counted when the network's AP was computed; files of earlier versions do not tell."""
     scaler_version: str = __version__
     """Of the scaler that wrote the file."""
 
     def as_text(self) -> str:
         """The JSON."""
         fitting = self.preprocessing
+        selection = {} if self.selection is None else {"selection": asdict(self.selection)}
         return json.dumps(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -51,6 +55,7 @@ class OnnxMetadata:
                     "mean": list(fitting.mean),
                     "std": list(fitting.std),
                 },
+                **selection,
             },
             allow_nan=False,
         )
@@ -86,12 +91,13 @@ def read_metadata(properties: Mapping[str, str], file: Path | str) -> OnnxMetada
         mean=_rgb(fitting, "mean"),
         std=_rgb(fitting, "std", above=1e-6),
     )
-    parameters = reader.table("parameters")
+    parameters, selection = reader.table("parameters"), reader.table("selection", None)
     return OnnxMetadata(
         classes=reader.strings("classes", at_least=1),
         preprocessing=preprocessing,
         family=reader.string("family"),
         parameters={key: _value(parameters, key) for key in parameters.keys},
+        selection=None if selection is None else Selection.read(selection),
         scaler_version=reader.string("scaler_version"),
     )
 

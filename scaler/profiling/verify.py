@@ -84,7 +84,7 @@ def chosen(result: SearchResult, device: str | None, pick: str) -> tuple[DeviceR
     if found.nearest is not None:
         front.setdefault(found.nearest.id, found.nearest)
     if not front:
-        raise UsageError(f"the search has found no candidate for {name}: there is nothing to verify")
+        raise UsageError(f"the search has found no candidate for {name}: there is nothing to choose from")
     if pick == "front":
         return found, tuple(front.values())
     usual = found.pick or (found.front[-1].id if found.front else next(iter(front)))

@@ -36,7 +36,7 @@ def record(path: Path | str, run: Run, folder: Path | str) -> SearchResult:
     Args:
         path: The `pareto.json` of the search.
         run: The run.
-        folder: Its folder; named relative to that of `path` where it lies below it.
+        folder: Its folder; named relative to that of `path`.
 
     Raises:
         UserError: The run is not finished or of no candidate of the result, or the files cannot be read or written.
@@ -52,9 +52,12 @@ def record(path: Path | str, run: Run, folder: Path | str) -> SearchResult:
 
 
 def run_name(path: Path, folder: Path | str) -> str:
-    """How a result names a run's folder: relative to its own where it lies below, else by the name alone."""
-    below, above = Path(folder).resolve(), path.resolve().parent
-    return below.relative_to(above).as_posix() if below.is_relative_to(above) else below.name
+    """How a result names a run's folder: relative to its own, so that runs of equal names stay apart."""
+    there, here = Path(folder).resolve(), path.resolve().parent
+    try:
+        return Path(os.path.relpath(there, here)).as_posix()
+    except ValueError:  # another drive of Windows
+        return there.as_posix()
 
 
 def keep_trained(result: SearchResult, path: Path) -> SearchResult:
@@ -68,18 +71,26 @@ def keep_trained(result: SearchResult, path: Path) -> SearchResult:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, patience_s: float = _PATIENCE_S, busy: str = "") -> Iterator[None]:
     """Hold the lock of a file, `.<name>.lock` beside it; it ends with the process, however that ends.
 
+    Args:
+        path: The file.
+        patience_s: How long to wait for somebody else who holds it.
+        busy: What to say then.
+
     Raises:
-        UserError: The folder cannot be written to, or somebody holds the lock for ten minutes.
+        UserError: The folder cannot be written to, or somebody holds the lock for longer than that.
     """
     lock = path.with_name(f".{path.name}.lock")
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + patience_s
     try:
         while (stream := _taken(lock)) is None:
             if time.monotonic() > end:
-                raise UserError(f"{path}: another process has been writing it for ten minutes; stop it and try again")
+                minutes = f"{patience_s / 60:.0f} minutes"
+                raise UserError(
+                    busy or f"{path}: another process has been writing it for {minutes}; stop it and try again"
+                )
             time.sleep(_POLL_S)
     except OSError as error:
         raise UserError(f"{lock}: cannot be written: {error.strerror or error}") from None

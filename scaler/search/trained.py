@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 from scaler.accuracy.runs import Run
 from scaler.errors import UserError
 from scaler.search.result import Candidate, DeviceResult, SearchResult, Trained
 
 __all__ = ["trained_of", "with_run", "with_trained_of"]
+
+_Key: TypeAlias = tuple[str | int | float, ...]
 
 
 def trained_of(run: Run, name: str, metric: str) -> Trained:
@@ -36,7 +39,9 @@ def trained_of(run: Run, name: str, metric: str) -> Trained:
 
 
 def with_run(result: SearchResult, run: Run, name: str) -> SearchResult:
-    """The result with a finished run beside its candidate, on every device that has it; the same run replaces itself.
+    """The result with a finished run beside its candidate, on every device that has it.
+
+    It replaces what it repeats: the run of the same folder, data set, recipe and length, and itself under another name.
 
     Raises:
         UserError: The run is not finished, names no candidate, or one that the result does not have.
@@ -52,7 +57,7 @@ def with_run(result: SearchResult, run: Run, name: str) -> SearchResult:
     def added(candidate: Candidate) -> Candidate:
         if candidate.id != run.candidate:
             return candidate
-        kept = [one for one in candidate.trained if one.run != name and _same(one) != _same(new)]
+        kept = [one for one in candidate.trained if _place(one) != _place(new) and _same(one) != _same(new)]
         return replace(candidate, trained=tuple(sorted([*kept, new], key=lambda one: (one.created, one.run))))
 
     return _changed(result, added)
@@ -60,7 +65,7 @@ def with_run(result: SearchResult, run: Run, name: str) -> SearchResult:
 
 def with_trained_of(result: SearchResult, old: SearchResult) -> SearchResult:
     """The result with the runs that an older one has recorded for the same candidates."""
-    recorded: dict[str, dict[tuple[str, str, int, str], Trained]] = {}
+    recorded: dict[str, dict[_Key, Trained]] = {}
     for source in (old, result):
         for device in source.devices:
             for candidate in _candidates(device):
@@ -75,9 +80,14 @@ def with_trained_of(result: SearchResult, old: SearchResult) -> SearchResult:
     return _changed(result, kept)
 
 
-def _same(one: Trained) -> tuple[str, str, int, str]:
+def _place(one: Trained) -> _Key:
+    """What a run that is trained anew has in common with the one that it replaces."""
+    return one.dataset, one.recipe, one.epochs, one.run
+
+
+def _same(one: Trained) -> _Key:
     """What tells runs apart, wherever their folders lie."""
-    return one.dataset, one.recipe, one.epochs, one.created
+    return one.dataset, one.recipe, one.epochs, one.created, one.ap, one.ap50
 
 
 def _candidates(device: DeviceResult) -> tuple[Candidate, ...]:

@@ -21,7 +21,6 @@ from torch.utils.data import Dataset as TorchDataset
 
 from scaler.data import require_cv2
 from scaler.data.augment import Augmenter, generator
-from scaler.data.augmentation import Augmentation
 from scaler.data.dataset import Boxes, Dataset, IntArray
 from scaler.data.preprocessing import UNIT, Preprocessing
 from scaler.data.reading import ReadPictures
@@ -39,7 +38,7 @@ class Batch(NamedTuple):
     """Pictures and their objects."""
 
     images: Tensor
-    """`[n, 3, size, size]`, uint8, RGB; in memory the channels come last. `to_input` makes it what a network reads."""
+    """`[n, 3, size, size]`, uint8, RGB; in memory the channels come last. `ToInput` makes it what a network reads."""
     targets: Targets
     """Without the ignored objects."""
     indices: Tensor
@@ -56,12 +55,10 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of every epoch, from workers that live as long as this object.
 
-    Iterating gives those of the epoch named when it was made; `at` those of any epoch from any step on. Whoever asks
-    for one epoch after the other never waits between them: the workers run ahead.
+    Whoever asks for one epoch after the other never waits between them: the workers run ahead.
     """
 
-    def __init__(self, maker: _Maker, order: _Order, epoch: int, workers: int, warn: Callable[[str], None]) -> None:
-        self.epoch = epoch
+    def __init__(self, maker: _Maker, order: _Order, workers: int, pin: bool, warn: Callable[[str], None]) -> None:
         self._paths = maker.paths
         self._order = order
         self._warn = warn
@@ -72,7 +69,7 @@ class Batches:
                 batch_sampler=order,
                 num_workers=workers,
                 collate_fn=_as_it_is,
-                pin_memory=torch.cuda.is_available(),
+                pin_memory=pin,
                 worker_init_fn=_start_worker,
                 generator=torch.Generator().manual_seed(0),  # or it draws from the global one at every epoch
                 persistent_workers=workers > 0,
@@ -83,9 +80,6 @@ class Batches:
     def __len__(self) -> int:
         """Batches of an epoch."""
         return self._order.steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.at(self.epoch)
 
     def at(self, epoch: int, step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on, both counted from 0: the same as in an epoch from its start.
@@ -142,37 +136,32 @@ def killed_workers_told() -> Iterator[None]:
 
 def batches(
     dataset: Dataset,
-    augmenter: Augmenter | None = None,
+    augmenter: Augmenter,
     *,
     batch: int,
-    size: int | None = None,
     seed: int = 0,
-    epoch: int = 0,
     workers: int = 0,
-    shuffle: bool = True,
     rank: int = 0,
     world: int = 1,
-    drop_last: bool | None = None,
+    pin: bool = False,
     cache: Cache = "none",
     cache_mib: float = CACHE_MIB,
     warn: Callable[[str], None] | None = None,
 ) -> Batches:
     """Return the batches of a data set; the workers start when the first is asked for.
 
+    An epoch leaves out the pictures that fill no batch, others each time, if there is a full one at all.
+
     Args:
         dataset: At least one picture.
-        augmenter: Makes the pictures and knows their size; None for `letterbox` with its usual grey.
+        augmenter: Makes the pictures and knows their size.
         batch: Pictures of a step of this rank.
-        size: Side of the square in pixels, without an augmenter.
         seed: Of the order and the augmentation, 0 or more.
-        epoch: The one that iterating gives.
         workers: Processes beside this one; 0 makes the pictures here.
-        shuffle: Whether each epoch has an order of its own, not that of the data set.
         rank: Of this process, from 0.
         world: Processes that share the work; each has equally many batches. Where pictures are missing for that, some
             come twice.
-        drop_last: Whether pictures that fill no batch are left out, if there is a full one at all; with `shuffle` by
-            default.
+        pin: Whether they lie in page-locked memory, from which a GPU takes them without being waited for.
         cache: `memory` keeps decoded pictures, shared by the workers where processes are forked.
         cache_mib: Most memory for them in MiB.
         warn: Called with a line for each broken picture, once; prints on standard error by default.
@@ -180,35 +169,38 @@ def batches(
     Raises:
         UserError: The data set is empty.
     """
-    if augmenter is None:
-        if size is None:
-            raise ValueError("neither an augmenter nor a size")
-        augmenter = Augmenter(Augmentation(), Preprocessing(size=size))
     pictures = ReadPictures(dataset, cache_mib if cache == "memory" else 0.0)
-    order = _Order(len(pictures), batch, seed, shuffle, rank, world, shuffle if drop_last is None else drop_last)
-    return Batches(_Maker(pictures, augmenter, seed), order, epoch, workers, warn or _to_standard_error)
+    order = _Order(len(pictures), batch, seed, rank, world)
+    return Batches(_Maker(pictures, augmenter, seed), order, workers, pin, warn or _to_standard_error)
 
 
-def to_input(
-    images: Tensor, preprocessing: Preprocessing, device: str | torch.device = "cpu", *, channels_last: bool = False
-) -> Tensor:
-    """Return pictures as a network reads them, float32 `[n, 3, s, s]`: `data.preprocessing.normalised` on a device.
+class ToInput:
+    """Makes of pictures what a network reads: `data.preprocessing.normalised` on a device, their layout kept.
 
     Args:
-        images: `[n, 3, s, s]`, uint8; they travel to the device as they are, a quarter of the bytes.
         preprocessing: Mean and deviation.
         device: Where the result lies.
-        channels_last: Whether the channels come last in its memory.
     """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    values = images.to(device, non_blocking=True).to(torch.float32, memory_format=layout).mul_(1 / 255)
-    if (preprocessing.mean, preprocessing.std) != UNIT:
-        mean, std = (
-            torch.tensor(parts, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+
+    def __init__(self, preprocessing: Preprocessing, device: str | torch.device = "cpu") -> None:
+        self._device = device
+        self._plain = (preprocessing.mean, preprocessing.std) == UNIT
+        self._mean, self._std = (
+            torch.tensor(parts, dtype=torch.float32, device=device)[:, None, None]
             for parts in (preprocessing.mean, preprocessing.std)
         )
-        values.sub_(mean).div_(std)
-    return values
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Of uint8 pictures `[n, 3, s, s]` the input, float32."""
+        return self.normalised(self.unit(images))
+
+    def unit(self, images: Tensor) -> Tensor:
+        """From 0 to 1, float32; uint8 pictures travel to the device as they are, a quarter of the bytes."""
+        return images.to(self._device, non_blocking=True).float().mul_(1 / 255)
+
+    def normalised(self, values: Tensor) -> Tensor:
+        """Pictures from 0 to 1 by mean and deviation; gradients go through."""
+        return values if self._plain else (values - self._mean).div_(self._std)
 
 
 def epoch_order(pictures: int, seed: int, epoch: int) -> IntArray:
@@ -217,18 +209,15 @@ def epoch_order(pictures: int, seed: int, epoch: int) -> IntArray:
 
 
 class _Order(Sampler[list[_Key]]):
-    """What is made when: lists of (epoch, picture); shuffled epochs follow one another without end."""
+    """What is made when: lists of (epoch, picture); epochs follow one another without end."""
 
-    def __init__(
-        self, pictures: int, batch: int, seed: int, shuffle: bool, rank: int, world: int, drop_last: bool
-    ) -> None:
+    def __init__(self, pictures: int, batch: int, seed: int, rank: int, world: int) -> None:
         self.start = (0, 0)
         """Epoch and step that the next stream begins with."""
-        self._pictures, self._batch, self._seed, self._shuffle = pictures, batch, seed, shuffle
+        self._pictures, self._batch, self._seed = pictures, batch, seed
         self._rank, self._world = rank, world
         share = -(-pictures // world)  # of every rank, the last pictures twice where they do not divide
-        full = pictures // (batch * world)
-        self.steps = full if drop_last and full else -(-share // batch)
+        self.steps = pictures // (batch * world) or -(-share // batch)
         self._share = share
 
     def __iter__(self) -> Iterator[list[_Key]]:
@@ -238,12 +227,10 @@ class _Order(Sampler[list[_Key]]):
             for current in range(step, self.steps):
                 rows = mine[current * self._batch : (current + 1) * self._batch]
                 yield [(epoch, int(row)) for row in rows]
-            if not self._shuffle:
-                return
             epoch, step = epoch + 1, 0
 
     def _mine(self, epoch: int) -> IntArray:
-        rows = epoch_order(self._pictures, self._seed, epoch) if self._shuffle else np.arange(self._pictures)
+        rows = epoch_order(self._pictures, self._seed, epoch)
         return np.resize(rows, self._share * self._world)[self._rank :: self._world]
 
 

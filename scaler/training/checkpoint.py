@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scaler.errors import FileError
+from scaler.evaluation.detections import Selection
 from scaler.files import write_atomic
 from scaler.reader import Reader
 from scaler.training.network import NetworkSpec
@@ -52,6 +53,8 @@ class Checkpoint:
     state: Mapping[str, Tensor]
     """`state_dict` for inference: the moving average where there is one."""
     facts: Facts
+    selection: Selection | None = None
+    """Which boxes counted when `facts.ap` was computed; files of earlier versions do not tell."""
     progress: Mapping[str, Any] | None = None
     """Everything that a run needs to go on; None in `best.pt`."""
 
@@ -69,6 +72,7 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "spec": spec_data(checkpoint.spec),
         "state": dict(checkpoint.state),
         "facts": asdict(checkpoint.facts),
+        "selection": checkpoint.selection and asdict(checkpoint.selection),
         "progress": checkpoint.progress,
     }
     torch.save(data, content)
@@ -91,7 +95,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if progress is not None and not isinstance(progress, dict):
         raise reader.error("progress", "no table", todo=_ANOTHER)
     spec = read_spec(reader.table("spec"))
-    return Checkpoint(spec=spec, state=_state(reader), facts=_facts(reader.table("facts")), progress=progress)
+    facts = _facts(reader.table("facts"))
+    return Checkpoint(spec=spec, state=_state(reader), facts=facts, selection=_selection(reader), progress=progress)
 
 
 def load_into(module: nn.Module, checkpoint: Checkpoint, path: Path | str) -> None:
@@ -146,6 +151,10 @@ def _facts(reader: Reader) -> Facts:
         scaler_version=reader.string("scaler_version"),
         created=reader.string("created"),
     )
+
+
+def _selection(reader: Reader) -> Selection | None:
+    return None if reader.raw("selection", None) is None else Selection.read(reader.table("selection"))
 
 
 def _ap(reader: Reader, key: str) -> float | None:

@@ -60,11 +60,11 @@ class World:
             distributed.barrier()
 
     def broadcast_flag(self, flag: bool) -> bool:
-        """Whether any process says so: all stop at the same step, whichever was asked to."""
+        """Whether any process says so, told to all: a reduction by "or", in which nobody's word counts more."""
         return self._reduced(float(flag), distributed.ReduceOp.MAX) > 0 if self.size > 1 else flag
 
     def _reduced(self, value: float, operation: Any) -> float:
-        shared = torch.tensor(value, dtype=torch.float32 if self.device == "mps" else torch.float64, device=self.device)
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
         distributed.all_reduce(shared, operation)
         return float(shared)
 

@@ -18,7 +18,7 @@ from scaler.training.module import module_name
 PRIOR = 0.01
 """Chance of an object that RetinaNet starts from (Detectron: PRIOR_PROB)."""
 HEAD_DEVIATION = 0.01
-"""Of the weights of RetinaNet's head (Detectron)."""
+"""Of the weights of RetinaNet's head (Detectron), and of a YOLO's output convolutions."""
 OBJECTS, SIDE = 8, 640
 """Scaled-YOLOv4's code expects 8 objects in a picture of 640 pixels, at any size."""
 
@@ -27,8 +27,9 @@ def initialise_heads(module: nn.Module, graph: Graph, classes: int, *, seed: int
     """Set what training starts from in the heads of a fresh module, in place; call before loading weights.
 
     `retinanet` (Detectron): every convolution of the head normal with deviation 0.01, class biases at a chance of 0.01.
-    `yolov3`, `yolov4` (Scaled-YOLOv4's code): biases of objectness and classes low. YOLO-ReT's head has no bias and
-    stays as it is.
+    `yolov3`, `yolov4`: the output convolutions normal with deviation 0.01 too, since He's rule, meant for what a ReLU
+    follows, gives so few channels answers far from 0, whose gradients are a hundred times those that teach. Biases of
+    objectness and classes low (Scaled-YOLOv4's code); YOLO-ReT's head has none.
 
     Args:
         module: What `scaler.training.module.to_torch` made of the graph.
@@ -44,25 +45,31 @@ def initialise_heads(module: nn.Module, graph: Graph, classes: int, *, seed: int
         for label, place in graph.outputs
     }
     with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
         if graph.coding.kind == "retinanet":
-            _retinanet(module, graph.coding, layers, ends, seed)
+            _retinanet(module, graph.coding, layers, ends, generator)
         else:
             for scale in graph.coding.scales:
-                _yolo(module, scale, ends[scale.outputs[0]], classes)
+                _yolo(module, scale, ends[scale.outputs[0]], classes, generator)
 
 
-def _yolo(module: nn.Module, scale: Scale, layer: Layer, classes: int) -> None:
+def _yolo(module: nn.Module, scale: Scale, layer: Layer, classes: int, generator: torch.Generator) -> None:
     convolution = module.get_submodule(module_name(layer))
-    if isinstance(convolution, nn.Conv2d) and convolution.bias is not None:
+    assert isinstance(convolution, nn.Conv2d)
+    nn.init.normal_(convolution.weight, 0, HEAD_DEVIATION, generator)
+    if convolution.bias is not None:
         bias = convolution.bias.view(len(scale.anchors), -1)
         bias[:, 4] = math.log(OBJECTS / (SIDE / scale.stride) ** 2)
         bias[:, 5:] = math.log(0.6 / (classes - 0.99))
 
 
 def _retinanet(
-    module: nn.Module, coding: BoxCoding, layers: dict[str, Layer], ends: dict[str, Layer], seed: int
+    module: nn.Module,
+    coding: BoxCoding,
+    layers: dict[str, Layer],
+    ends: dict[str, Layer],
+    generator: torch.Generator,
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
     for layer in layers.values():
         if layer.name.startswith("head.") and layer.name == layer.weights and isinstance(layer.op, Conv):
             weight = module.get_submodule(module_name(layer)).weight

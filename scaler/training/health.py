@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from scaler.errors import UserError
+from scaler.training.plan import TrainingPlan
 
 WINDOW = 100
 """Steps whose median the loss is compared with."""
@@ -30,6 +31,15 @@ class DivergedError(UserError):
     def __init__(self, message: str, last_good: Path | None) -> None:
         super().__init__(message)
         self.last_good = last_good
+
+
+def diverged(wrong: str, where: str, plan: TrainingPlan) -> DivergedError:
+    """The error that says what went wrong where, what to try, and what is left."""
+    last = plan.last if plan.last.exists() else None
+    good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    precision = "" if plan.precision == "fp32" else f", or --precision fp32 in place of {plan.precision}"
+    advice = f"try a lower learning rate, a longer warm-up or a smaller clip in the recipe{precision}"
+    return DivergedError(f"training stopped: {wrong} ({where}); {advice}; {good}", last)
 
 
 class Health:

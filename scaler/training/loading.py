@@ -40,7 +40,7 @@ def load_detector(path: Path | str, device: str = "auto", *, half: bool = False)
             checkpoint = read_checkpoint(path)
             module = to_torch(checkpoint.spec.graph())
             load_into(module, checkpoint, path)
-            return TorchDetector(checkpoint.spec, module, device, half=half)
+            return TorchDetector(checkpoint.spec, module, device, half=half, selection=checkpoint.selection)
         case suffix:
             found = f"{suffix!r} files" if suffix else "files without a suffix"
             raise UsageError(f"{path}: {found} are no networks; name the best.pt or best.onnx of a training run")

@@ -29,6 +29,8 @@ class Row:
     """Parts of the training loss, means over the epoch's pictures."""
     objectness: float
     classes: float
+    adversarial: float | None
+    """None where the recipe does without."""
     loss: float
     """Their sum."""
     ap: float | None
@@ -49,7 +51,7 @@ def _maybe(text: str) -> float | None:
 _CELLS = {
     **dict.fromkeys(("epoch", "stage"), integer_cell(1)),
     **dict.fromkeys(("lr", "box", "objectness", "classes", "loss", "seconds", "pictures_per_second"), number_cell()),
-    **dict.fromkeys(("ap", "ap50"), _maybe),
+    **dict.fromkeys(("adversarial", "ap", "ap50"), _maybe),
 }
 
 
@@ -125,8 +127,13 @@ def _lines(rows: Iterable[Sequence[str]]) -> str:
 class TensorBoard:
     """Event files for TensorBoard in a run's folder: losses by step, the rest by epoch."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, after_step: int = 0) -> None:
         """Open a file.
+
+        Args:
+            folder: Of the run, beside the files of the runs before a resumption.
+            after_step: TensorBoard forgets what those say of later steps, and of epochs with such numbers: they are
+                done again.
 
         Raises:
             MissingExtraError: The package `tensorboard` is not installed.
@@ -134,7 +141,7 @@ class TensorBoard:
         require_tensorboard()
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-        self._writer: Any = SummaryWriter(folder)
+        self._writer: Any = SummaryWriter(folder, purge_step=after_step + 1 if after_step else None)
 
     def step(self, step: int, parts: dict[str, float], lr: float) -> None:
         """Write down the losses of one step of the optimiser."""

@@ -22,10 +22,10 @@ from scaler.training.detector import TorchDetector
 from scaler.training.distributed import World
 from scaler.training.events import Epoch, Outcome, Report, Silent, Start, Step
 from scaler.training.freezing import training_mode
-from scaler.training.health import DivergedError
+from scaler.training.health import diverged
 from scaler.training.interrupts import Interrupts
 from scaler.training.losses import detection_loss
-from scaler.training.memory import halved, is_out_of_memory, release, used_mib
+from scaler.training.memory import full_memory_told, halved, is_out_of_memory, release, used_mib
 from scaler.training.multi_scale import drawn_size
 from scaler.training.pace import Pace
 from scaler.training.plan import TrainingPlan, check
@@ -97,15 +97,15 @@ def train(
     if plan.last.exists() and not plan.resume:
         raise UserError(f"{plan.last} is there already: resume that run, or name another folder")
     with settings(device, plan.threads), seeded(plan.seed), Interrupts(plan.minutes) as interrupts:
-        own = source or _pictures(plan, world, told)
+        own = source or _pictures(plan, world, told, device)
         try:
-            with killed_workers_told():
+            with killed_workers_told(), full_memory_told(device):
                 return _Loop(plan, told, evaluate, world, own, interrupts, device).run()
         finally:
             own.close()
 
 
-def _pictures(plan: TrainingPlan, world: World, report: Report) -> Source:
+def _pictures(plan: TrainingPlan, world: World, report: Report, device: str) -> Source:
     """The plan's training pictures."""
     return batches(
         plan.train,
@@ -115,6 +115,7 @@ def _pictures(plan: TrainingPlan, world: World, report: Report) -> Source:
         workers=plan.workers,
         rank=world.rank,
         world=world.size,
+        pin=device.startswith("cuda"),
         cache="memory" if plan.cache else "none",
         warn=report.on_message,
     )
@@ -139,8 +140,6 @@ class _Loop:
         if self.graph.coding is None:
             raise UserError(f"{self.graph.name}: it is no detector, there are no boxes to learn")
         self.session = Session(plan, self.graph, device)
-        self.session.counts.micro_batch = plan.micro_batch or plan.recipe.batch // world.size
-        self.stepper: Stepper | None = None
         self.stride = max(scale.stride for scale in self.graph.coding.scales)
         loss = detection_loss(self.graph.coding, len(plan.spec.classes), plan.recipe.loss, batch=plan.recipe.batch)
         self.loss = loss.to(device)
@@ -168,11 +167,10 @@ class _Loop:
 
     def _start(self) -> None:
         plan, counts = self.plan, self.session.counts
-        parameters = sum(parameter.numel() for parameter in self.session.module.parameters())
         self.report.on_start(
             Start(
                 plan=plan,
-                parameters=parameters,
+                parameters=sum(parameter.numel() for parameter in self.session.module.parameters()),
                 steps_per_epoch=len(self.source),
                 epoch=counts.epoch,
                 step=counts.step,
@@ -191,16 +189,17 @@ class _Loop:
         if session.stage != session.place.number:
             self._begin_stage()
         training_mode(session.module)
-        stepper = self._stepper()
+        stepper, pictures = self._stepper(), 0
         for batch in self.source.at(counts.epoch, counts.step):
             self._step(stepper, batch)
+            pictures += len(batch.images) * self.world.size
             if counts.steps % self.reads_every == 0 and self.world.broadcast_flag(self.interrupts.wanted):
                 raise _Interrupted
         losses = self._mean_losses()
         seconds = time.perf_counter() - begun
         metrics = self._evaluated() if self._evaluates(counts.epoch) else None
         evaluation = time.perf_counter() - begun - seconds
-        self._finish_epoch(losses, metrics, seconds, evaluation)
+        self._finish_epoch(losses, metrics, seconds, evaluation, pictures / max(seconds, 1e-9))
 
     def _begin_stage(self) -> None:
         frozen, stage = self.session.begin_stage(self.world), self.session.place.stage
@@ -247,15 +246,16 @@ class _Loop:
         """Gradients of a batch, in smaller parts where the memory is too small."""
         counts = self.session.counts
         while True:
+            most = counts.micro_batch or self.plan.micro_batch or len(batch.images)
             try:
-                return stepper.gradients(batch.images, batch.targets, counts.micro_batch, size)
+                return stepper.gradients(batch.images, batch.targets, most, size)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
             # outside of the handler, whose traceback keeps the maps alive
             stepper.optimiser.zero_grad(set_to_none=True)
             release(self.device)
-            counts.micro_batch = halved(min(counts.micro_batch, len(batch.images)), size, self.world.size)
+            counts.micro_batch = halved(min(most, len(batch.images)), size, self.world.size)
             self.report.on_message(
                 f"out of memory: going on with {counts.micro_batch} pictures at a time, added up to the same batch"
             )
@@ -293,13 +293,9 @@ class _Loop:
         wrong = self.session.health.check(losses, gradient, rescaled=self.session.scaler.is_enabled())
         if not wrong:
             return
-        counts, plan = self.session.counts, self.plan
-        last = plan.last if plan.last.exists() else None
-        good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        precision = "" if plan.precision == "fp32" else f", or --precision fp32 in place of {plan.precision}"
+        counts = self.session.counts
         where = f"epoch {counts.epoch + 1}, step {counts.step} of {len(self.source)}, learning rate {lr:.3g}"
-        advice = f"try a lower learning rate, a longer warm-up or a smaller clip in the recipe{precision}"
-        raise DivergedError(f"training stopped: {wrong} ({where}); {advice}; {good}", last)
+        raise diverged(wrong, where, self.plan)
 
     def _mean_losses(self) -> dict[str, float]:
         """Means over the epoch's steps and all processes; refuses an epoch that has gone wrong unseen."""
@@ -323,25 +319,25 @@ class _Loop:
             self._save()
             begun = time.perf_counter()
             with self.interrupts.at_once():
-                detector = TorchDetector(plan.spec, self.session.result, self.device)
+                most = self.session.counts.micro_batch or plan.micro_batch
+                detector = TorchDetector(plan.spec, self.session.result, self.device, most=most)
                 metrics = self.evaluate(detector, val, plan.selection)
             self.pace.evaluated(time.perf_counter() - begun)
         self.world.barrier()
         return metrics
 
     def _finish_epoch(
-        self, losses: dict[str, float], metrics: Metrics | None, seconds: float, evaluation: float
+        self, losses: dict[str, float], metrics: Metrics | None, seconds: float, evaluation: float, speed: float
     ) -> None:
         """Count the epoch, keep the best weights, save and tell."""
         plan, counts, place = self.plan, self.session.counts, self.session.place
-        epoch, steps = counts.epoch, counts.step
+        epoch = counts.epoch
         counts.epoch, counts.step = epoch + 1, 0
         self.session.losses.zero_()
         best = self._is_best(metrics)
         if best:
             counts.best_epoch, counts.best_ap = epoch, self._ap(metrics)
             self.metrics = metrics
-        counts.history.append({"epoch": epoch, "losses": losses, "ap": metrics and metrics.ap})
         if self.world.leads and best:
             save_best(self.session, plan, metrics)
         self._save()
@@ -356,7 +352,7 @@ class _Loop:
                 best=best,
                 seconds=seconds,
                 evaluation_s=evaluation,
-                pictures_per_s=steps * self.plan.recipe.batch / max(seconds, 1e-9),
+                pictures_per_s=speed,
                 eta_s=self._left(),
             )
         )

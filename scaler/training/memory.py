@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from scaler.errors import UserError
 
-_TEXTS = ("out of memory", "can't allocate memory")  # of torch's RuntimeErrors on Apple's GPUs and on CPUs
+_TEXTS = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # of CUDA, of its libraries, on a CPU
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -17,6 +19,24 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
     )
+
+
+@contextmanager
+def full_memory_told(device: str) -> Iterator[None]:
+    """Tell in one line that the memory is full where no smaller micro-batch helps: with weights, optimiser, average.
+
+    Raises:
+        UserError: It is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory: {device} has no room for the weights, their moving average and the optimiser; train a "
+            "smaller network, or on a larger device"
+        ) from None
 
 
 def release(device: str) -> None:
@@ -36,7 +56,7 @@ def halved(micro_batch: int, size: int, processes: int) -> int:
     if processes > 1:
         raise UserError(
             f"out of memory with {micro_batch} pictures of {size} px a process; "
-            f"give --micro-batch {max(1, micro_batch // 2)}, or {advice}"
+            f"give --batch {processes * max(1, micro_batch // 2)}, or {advice}"
         )
     if micro_batch == 1:
         raise UserError(f"out of memory with one picture of {size} px at a time; {advice}, or on a larger device")

@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 from scaler.training.recipe import Optimiser
 
 _EPSILON = 1e-8  # YOLO-ReT's code; torch's own
-_BETA_2 = 0.999
 
 
 def make_optimiser(module: nn.Module, settings: Optimiser, lr: float) -> Optimizer:
@@ -24,14 +23,15 @@ def make_optimiser(module: nn.Module, settings: Optimiser, lr: float) -> Optimiz
         {"params": kept, "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
+    betas = settings.momentum, settings.beta2
     match settings.kind:
         case "sgd":
             nesterov = settings.nesterov and settings.momentum > 0
             return torch.optim.SGD(filled, lr, momentum=settings.momentum, nesterov=nesterov, foreach=True)
         case "adam":
-            return torch.optim.Adam(filled, lr, betas=(settings.momentum, _BETA_2), eps=_EPSILON, foreach=True)
+            return torch.optim.Adam(filled, lr, betas=betas, eps=_EPSILON, foreach=True)
         case "adamw":
-            return torch.optim.AdamW(filled, lr, betas=(settings.momentum, _BETA_2), eps=_EPSILON, foreach=True)
+            return torch.optim.AdamW(filled, lr, betas=betas, eps=_EPSILON, foreach=True)
 
 
 def set_rate(optimiser: Optimizer, lr: float) -> None:

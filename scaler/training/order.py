@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from types import MappingProxyType
@@ -26,8 +28,8 @@ from scaler.training.module import to_torch
 from scaler.training.network import NetworkSpec
 from scaler.training.plan import BestBy, InitialWeights, Precision, TrainingPlan
 from scaler.training.pretrained.transfer import prepared, transfer
-from scaler.training.pretrained.weights import read_weights
-from scaler.training.recipe import AnchorChoice, Recipe, read_recipe
+from scaler.training.pretrained.weights import Weights, read_weights
+from scaler.training.recipe import AnchorChoice, Recipe, read_recipe, recipe_names
 
 Tell: TypeAlias = Callable[[str], None]
 
@@ -58,8 +60,10 @@ class Order:
     transfer_blocks: int | None = None
     """How many blocks of the backbone are initialised from them."""
     on: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, `mps`; `auto` is a GPU where there is one."""
+    """`cpu`, `cuda`, `cuda:1`; `auto` is a GPU where there is one."""
     precision: str = "auto"
+    micro_batch: int | None = None
+    """Most pictures at a time on one device; the rest of a batch is accumulated."""
     workers: int | None = None
     cache: bool = False
     compile: bool = False
@@ -79,8 +83,10 @@ class Prepared:
 
     plan: TrainingPlan
     data: Splits
+    recipe: str
+    """Name under which the run's recipe is recorded, see `recipe_label`."""
     pretrained: str = ""
-    """Name of the weights; blank for random ones."""
+    """Name and digest of the weights, see `weights_label`; blank for random ones."""
 
 
 def prepare(order: Order, named: Named, folder: Path, tell: Tell, *, processes: int = 1) -> Prepared:
@@ -96,8 +102,11 @@ def prepare(order: Order, named: Named, folder: Path, tell: Tell, *, processes: 
     Raises:
         UserError: Something is missing, malformed, or does not fit together; one line.
     """
+    if order.minutes is not None and not order.minutes > 0:
+        raise UsageError(f"--minutes {order.minutes:g}: give a number above 0")
     recipe = recipe_of(order, named)
-    device = str(checked_device(order.on))
+    label = recipe_label(order, recipe)
+    device = str(checked_device(order.on, "--on"))
     precision = _precision(order.precision, device)
     data = read_splits(order.data, ("train", "val"))
     parameters = dict(named.parameters)
@@ -124,6 +133,7 @@ def prepare(order: Order, named: Named, folder: Path, tell: Tell, *, processes: 
         device=device,
         precision=precision,
         workers=_workers(device, processes) if order.workers is None else order.workers,
+        micro_batch=order.micro_batch,
         channels_last=device.startswith("cuda"),
         compile=order.compile,
         cache=order.cache,
@@ -131,7 +141,7 @@ def prepare(order: Order, named: Named, folder: Path, tell: Tell, *, processes: 
         best_by=order.best_by,
         minutes=order.minutes,
     )
-    return Prepared(plan=plan, data=data, pretrained=weights)
+    return Prepared(plan=plan, data=data, recipe=label, pretrained=weights)
 
 
 def recipe_of(order: Order, named: Named) -> Recipe:
@@ -155,6 +165,32 @@ def recipe_of(order: Order, named: Named) -> Recipe:
             raise UsageError(unknown_name("--anchors", order.anchors, ANCHORS))
         recipe = replace(recipe, anchors="k-means" if order.anchors == "k-means" else "published")
     return recipe
+
+
+def recipe_label(order: Order, recipe: Recipe) -> str:
+    """Name under which the recipe of a run is recorded, so that runs by one name were trained alike.
+
+    It is the recipe's own where it does what the shipped one does, the number of epochs apart; otherwise a digest of
+    what it does follows: `quick+3f2a`.
+
+    Args:
+        order: Of the run.
+        recipe: What `recipe_of` gave.
+    """
+    content = _content(recipe), order.transfer_blocks
+    if recipe.name in recipe_names() and content == (_content(read_recipe(recipe.name)), None):
+        return recipe.name
+    return f"{recipe.name}+{sha256(json.dumps(content).encode()).hexdigest()[:4]}"
+
+
+def _content(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe does, however long: its stages in shares of the whole."""
+    data = asdict(recipe)
+    del data["name"], data["description"]
+    for stage in data["stages"]:
+        stage["warmup_epochs"] = round(stage["warmup_epochs"] / stage["epochs"], 6)
+        stage["epochs"] = round(stage["epochs"] / recipe.epochs, 6)
+    return data
 
 
 def _extended(recipe: Recipe, spec: NetworkSpec, tell: Tell) -> Recipe:
@@ -182,7 +218,7 @@ def _with_anchors(spec: NetworkSpec, recipe: Recipe, data: Splits, seed: int, te
 
 
 def _with_weights(order: Order, spec: NetworkSpec, tell: Tell) -> tuple[NetworkSpec, InitialWeights | None, str]:
-    """The network as the pretrained weights want it, what fills it, and their name."""
+    """The network as the pretrained weights want it, what fills it, and their label."""
     if order.pretrained is None:
         if order.transfer_blocks is not None:
             raise UsageError("--transfer-blocks needs --pretrained, the weights whose blocks are transferred")
@@ -197,7 +233,12 @@ def _with_weights(order: Order, spec: NetworkSpec, tell: Tell) -> tuple[NetworkS
             tell(line)
         return found.frozen
 
-    return wanted, fill, weights.name
+    return wanted, fill, weights_label(weights)
+
+
+def weights_label(weights: Weights) -> str:
+    """How a run names the weights that it started from, such as `best@1f3a9c0d`: files of one name are many."""
+    return f"{weights.name}@{weights.sha256[:8]}"
 
 
 def _precision(wanted: str, device: str) -> Precision:

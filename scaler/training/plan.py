@@ -40,7 +40,7 @@ class TrainingPlan:
     seed: int = 0
     """Of the initial weights, the order of the pictures, their augmentation."""
     device: str = "cpu"
-    """torch's name: `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """torch's name: `cpu`, `cuda`, `cuda:1`."""
     precision: Precision = "fp32"
     workers: int = 0
     """Processes that read pictures, for each process that trains."""
@@ -49,7 +49,9 @@ class TrainingPlan:
     micro_batch: int | None = None
     """Most pictures at a time on one device; the gradients of a batch are accumulated. The whole batch where None."""
     channels_last: bool = False
-    """Whether maps lie in memory as height, width, channels: faster on GPUs with tensor cores."""
+    """Whether weights, and with them all maps, lie in memory as height, width, channels: faster on GPUs with tensor
+    cores. Pictures come like that anyway, so that without this only the weights do not; torch's CPU convolutions then
+    choose the layout of their maps themselves."""
     compile: bool = False
     """Whether `torch.compile` translates the network first."""
     cache: bool = False

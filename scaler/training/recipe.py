@@ -68,6 +68,8 @@ class Optimiser:
     kind: OptimiserKind
     momentum: float = 0.9
     """SGD's; beta 1 of Adam."""
+    beta2: float = 0.999
+    """Of Adam: decay of the mean square of the gradient."""
     nesterov: bool = False
     """Whether SGD looks ahead along its momentum."""
     weight_decay: float = 0.0
@@ -275,6 +277,7 @@ def _optimiser(reader: Reader) -> Optimiser:
     return Optimiser(
         kind=reader.choice("kind", get_args(OptimiserKind)),
         momentum=reader.number("momentum", 0.9, minimum=0, maximum=0.9999),
+        beta2=reader.number("beta2", 0.999, minimum=0, maximum=0.99999),
         nesterov=reader.boolean("nesterov", False),
         weight_decay=reader.number("weight_decay", 0.0, minimum=0, maximum=1),
         clip=reader.number("clip", 0.0, minimum=0),

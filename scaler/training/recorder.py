@@ -32,7 +32,8 @@ class Recorder(Silent):
     def __init__(self, folder: RunFolder, title: str, *, tensorboard: bool = False) -> None:
         self._folder, self._title = folder, title
         self._metrics: MetricsFile | None = None
-        self._board = TensorBoard(folder.path) if tensorboard else None
+        self._tensorboard = tensorboard
+        self._board: TensorBoard | None = None
         self._drawn, self._steps_per_epoch = time.monotonic(), 1
 
     def __enter__(self) -> Recorder:
@@ -44,9 +45,11 @@ class Recorder(Silent):
         self._draw()
 
     def on_start(self, event: Start) -> None:
-        """Cut the rows of epochs that are done again."""
+        """Cut what is done again."""
         self._metrics = MetricsFile(self._folder.file(METRICS), after_epoch=event.epoch)
         self._steps_per_epoch = event.steps_per_epoch
+        if self._tensorboard:
+            self._board = TensorBoard(self._folder.path, after_step=event.epoch * event.steps_per_epoch + event.step)
 
     def on_step(self, event: Step) -> None:
         """Tell TensorBoard."""
@@ -87,6 +90,7 @@ def row_of(event: Epoch) -> Row:
         box=event.losses["box"],
         objectness=event.losses["objectness"],
         classes=event.losses["classes"],
+        adversarial=event.losses.get("adversarial"),
         loss=event.losses["total"],
         ap=None if ap is None else 100 * ap,
         ap50=None if ap50 is None else 100 * ap50,

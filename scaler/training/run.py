@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+
+from torch import nn
 
 import scaler
 from scaler.accuracy.runs import Metrics as Points
 from scaler.accuracy.runs import Run, write_run
 from scaler.data.augment import Augmenter
-from scaler.errors import MissingExtraError, UsageError, UserError
+from scaler.errors import UsageError, UserError
 from scaler.evaluation.evaluate import evaluate
 from scaler.evaluation.metrics import Metrics
 from scaler.export import require_onnx
@@ -32,11 +35,21 @@ from scaler.training.events import Outcome, Report, Silent
 from scaler.training.logs import require_tensorboard
 from scaler.training.loop import train
 from scaler.training.module import to_torch, weights_of
-from scaler.training.order import Order, Prepared, prepare
+from scaler.training.order import Order, Prepared, prepare, recipe_of, weights_label
 from scaler.training.plan import LAST, TrainingPlan, check
+from scaler.training.pretrained.weights import read_weights
 from scaler.training.progress import Several
 from scaler.training.recorder import Recorder, draw_batch, draw_precision_recall, draw_predictions
-from scaler.training.run_folder import ENVIRONMENT, ONNX, SCHEMA_VERSION, Configuration, RunFolder, as_json, claim
+from scaler.training.run_folder import (
+    ENVIRONMENT,
+    ONNX,
+    SCHEMA_VERSION,
+    Configuration,
+    RunFolder,
+    as_json,
+    claim,
+    same_configuration,
+)
 
 Screen: TypeAlias = Callable[[], AbstractContextManager[Report]]
 """Opens what shows a run to the user."""
@@ -50,12 +63,17 @@ class Trained:
     folder: Path
     reason: str
     """Why it was interrupted; blank where it finished."""
+    saved: bool = True
+    """Whether there is a checkpoint; an interrupted run without one begins anew."""
 
 
 def default_folder(name: str, data: Path) -> Path:
     """`runs/c4170b45-shapes`: of a network and a data set."""
-    dataset = read_toml(data, schema_version=1).string("name", data.resolve().parent.name or "data")
-    return Path("runs") / re.sub(r"[^A-Za-z0-9._@=+-]+", "-", f"{name}-{dataset}")
+    return Path("runs") / re.sub(r"[^A-Za-z0-9._@=+-]+", "-", f"{name}-{_data_name(data)}")
+
+
+def _data_name(data: Path) -> str:
+    return read_toml(data, schema_version=1).string("name", data.resolve().parent.name or "data")
 
 
 class Naming(NamedTuple):
@@ -68,7 +86,13 @@ class Naming(NamedTuple):
 
 
 def train_named(
-    order: Order, naming: Naming, folder: Path | None, screen: Screen, *, resume: bool = False
+    order: Order,
+    naming: Naming,
+    folder: Path | None,
+    screen: Screen,
+    tell: Callable[[str], None],
+    *,
+    resume: bool = False,
 ) -> Trained | None:
     """Train the network that a command line names, with the processes that torchrun has started.
 
@@ -79,6 +103,7 @@ def train_named(
         naming: What.
         folder: Of the run; named after network and data set in `runs/` where None.
         screen: Shows the run to the user.
+        tell: Told where the run cannot be recorded.
         resume: Whether to go on with the unfinished run in the folder.
 
     Returns:
@@ -87,7 +112,7 @@ def train_named(
     Raises:
         UserError: It cannot be done.
     """
-    device = str(checked_device(order.on))
+    device = str(checked_device(order.on, "--on"))
     with join(device, sync_batch_norm=order.sync_batch_norm) as world:
         named = one(naming.network, pick=naming.pick, device=naming.device, space=naming.space)
         if order.resolution not in (None, named.parameters["resolution"]):
@@ -95,7 +120,10 @@ def train_named(
         place = folder or default_folder(named.name, order.data)
         trained = train_network(order, named, place, screen, world, resume=resume)
     if trained is not None and trained.run.finished and named.candidate:
-        record(naming.network, trained.run, trained.folder)
+        try:
+            record(naming.network, trained.run, trained.folder)
+        except UserError as error:  # the run itself is safe
+            tell(f"scaler: not recorded: {error}")
     return trained
 
 
@@ -119,7 +147,7 @@ def train_network(
         UserError: It cannot be done; where the run had begun, its last checkpoint is kept.
     """
     world = world or World()
-    with screen() if world.leads else nullcontext(Silent()) as show:
+    with ExitStack() as held, screen() if world.leads else nullcontext(Silent()) as show:
         try:
             if order.tensorboard:
                 require_tensorboard()
@@ -127,7 +155,7 @@ def train_network(
             check(prepared.plan, world.size)
             place = RunFolder(folder, resumes=False)
             if world.leads:
-                place = claim(folder, _configuration(order, named, prepared, world), resume=resume)
+                place = held.enter_context(claim(folder, _configuration(order, named, prepared, world), resume=resume))
         except UserError as error:
             _give_up(world, error)
             return None
@@ -143,7 +171,7 @@ def train_network(
             _show_batch(plan, title, place)
         with Recorder(place, title, tensorboard=order.tensorboard) as recorder:
             outcome = train(plan, Several(recorder, show), world=world)
-        return _conclude(named, prepared, outcome, title, place, show)
+            return _conclude(named, prepared, outcome, title, place, show)  # before the curves are drawn again
 
 
 def _give_up(world: World, error: UserError) -> None:
@@ -171,6 +199,7 @@ def train_front(
     device: str | None = None,
     count: int | None = None,
     storage: str | None = None,
+    retry: bool = False,
 ) -> winners.FrontOutcome:
     """Train winners of a search, one after the other, each in a folder of its own; what they reach is recorded.
 
@@ -183,13 +212,21 @@ def train_front(
         device: Whose front; the first where None.
         count: How many, spread over the front; all where None.
         storage: Journal file or database through which several workers share them.
+        retry: Whether to try again what failed before; without a storage that is always done.
 
     Raises:
-        UserError: The result has no such device, or the storage cannot be used.
+        UserError: The result has no such device, the order cannot be carried out with any candidate, or the storage
+            cannot be used.
     """
     if order.resolution is not None:
         raise UsageError("--resolution makes other networks than those of the front: leave it away, or --pick one")
     search, found, _ = picks(result, "front", device)
+    chosen = winners.winners(found, count)
+
+    def check_same(candidate: Candidate, place: Path) -> None:
+        named = of_search(search, candidate)
+        prepared = prepare(order, named, place, lambda _: None)
+        same_configuration(place, _configuration(order, named, prepared, World()))
 
     def train_one(candidate: Candidate, place: Path) -> Run:
         trained = train_network(order, of_search(search, candidate), place, screen, resume=(place / LAST).exists())
@@ -198,13 +235,37 @@ def train_front(
 
     return winners.train_front(
         result,
-        winners.winners(found, count),
+        chosen,
         train_one,
         folder,
+        check_same=check_same,
         storage=storage,
-        study=f"training-{folder.name}",
+        study=_jobs(order, of_search(search, chosen[0]), folder),
         report=tell,
+        retry=retry,
     )
+
+
+def _jobs(order: Order, named: Named, folder: Path) -> str:
+    """Name under which workers share the training: equal orders meet; another recipe or data set is other work.
+
+    Args:
+        order: How.
+        named: Any network of the front, for the recipe of its family.
+        folder: Of the runs.
+    """
+    what = (
+        _data_name(order.data),
+        recipe_of(order, named),
+        order.epochs,
+        weights_label(read_weights(order.pretrained)) if order.pretrained else "",
+        order.transfer_blocks,
+        order.precision,
+        order.sync_batch_norm,
+        order.best_by,
+        order.seed,
+    )
+    return f"training-{folder.name}-{sha256(repr(what).encode()).hexdigest()[:8]}"
 
 
 def _configuration(order: Order, named: Named, prepared: Prepared, world: World) -> Configuration:
@@ -215,10 +276,12 @@ def _configuration(order: Order, named: Named, prepared: Prepared, world: World)
         data=prepared.data,
         seed=plan.seed,
         precision=plan.precision,
+        sync_batch_norm=order.sync_batch_norm,
         pretrained=prepared.pretrained,
         transfer_blocks=order.transfer_blocks,
         device=plan.device,
         processes=world.size,
+        micro_batch=order.micro_batch,
         candidate=named.name,
         command=order.command,
     )
@@ -248,27 +311,47 @@ def _show_batch(plan: TrainingPlan, title: str, folder: RunFolder) -> None:
 def _conclude(
     named: Named, prepared: Prepared, outcome: Outcome, title: str, folder: RunFolder, show: Report
 ) -> Trained:
-    """Write what is known at the end of a run, finished or interrupted."""
-    plan, metrics = prepared.plan, outcome.metrics
-    if outcome.best is not None and plan.val is not None:
-        checkpoint = read_checkpoint(outcome.best)
-        module = to_torch(checkpoint.spec.graph())
-        load_into(module, checkpoint, outcome.best)
-        detector = TorchDetector(plan.spec, module, plan.device)
-        if metrics is None:  # evaluated before the run was resumed
-            metrics = evaluate(detector, plan.val, plan.selection)
-            draw_precision_recall(metrics, title, folder)
-        draw_predictions(detector, plan.val, plan.selection, title, folder)
-        try:
+    """Write what is known at the end of a run, finished or interrupted: the result first, then what shows it."""
+    plan, best, metrics = prepared.plan, outcome.best, outcome.metrics
+    if metrics is None and best is not None and plan.val is not None:  # evaluated before the run was resumed
+        metrics = evaluate(_detector(plan, best), plan.val, plan.selection)
+    run, saved = _run(named, prepared, outcome, metrics), outcome.last is not None
+    if saved:
+        write_run(folder.path, run)
+    if best is not None and plan.val is not None:
+        if metrics is not None and outcome.metrics is None:
+            with _told("pr.png", show):
+                draw_precision_recall(metrics, title, folder)
+        with _told("predictions.png", show):
+            draw_predictions(_detector(plan, best), plan.val, plan.selection, title, folder)
+        with _told(ONNX, show):
             require_onnx()
             from scaler.training.onnx_file import write_onnx  # noqa: PLC0415
 
-            write_onnx(plan.spec, weights_of(module), folder.file(ONNX))
-        except MissingExtraError as error:
-            show.on_message(f"no {ONNX}: {error}")
-    run = _run(named, prepared, outcome, metrics)
-    write_run(folder.path, run)
-    return Trained(run, folder.path, outcome.reason)
+            write_onnx(plan.spec, weights_of(_loaded(best)), folder.file(ONNX), selection=plan.selection)
+    return Trained(run, folder.path, outcome.reason, saved)
+
+
+def _detector(plan: TrainingPlan, best: Path) -> TorchDetector:
+    return TorchDetector(plan.spec, _loaded(best), plan.device)
+
+
+def _loaded(best: Path) -> nn.Module:
+    """The network of a checkpoint, with its numbers."""
+    checkpoint = read_checkpoint(best)
+    module = to_torch(checkpoint.spec.graph())
+    load_into(module, checkpoint, best)
+    return module
+
+
+@contextmanager
+def _told(file: str, show: Report) -> Iterator[None]:
+    """Tell what keeps a file from being made: a run is not lost for a picture of it."""
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        show.on_message(f"no {file}: {kind}{str(error).partition(chr(10))[0]}")
 
 
 def _run(named: Named, prepared: Prepared, outcome: Outcome, metrics: Metrics | None) -> Run:
@@ -284,7 +367,7 @@ def _run(named: Named, prepared: Prepared, outcome: Outcome, metrics: Metrics | 
         metrics=None if metrics is None else _points(metrics),
         class_ap50={row.name: 100 * row.ap50 for row in by_class if row.ap50 is not None},
         predicted=named.predicted,
-        recipe=plan.recipe.name,
+        recipe=prepared.recipe,
         epochs=plan.recipe.epochs,
         seed=plan.seed,
         pretrained=prepared.pretrained,

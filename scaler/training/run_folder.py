@@ -11,13 +11,15 @@
     batch.png          an augmented training batch
     loss.png, ap.png, pr.png, predictions.png
 
-A folder belongs to one configuration. A run that was interrupted is resumed or left alone, never overwritten.
+A folder belongs to one configuration, and to one process at a time. A run that was interrupted is resumed or left
+alone, never overwritten.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from scaler.accuracy.runs import RESULT, read_run
 from scaler.data.dataset import Splits
 from scaler.errors import UserError
 from scaler.files import make_folder, read_json, write_atomic
+from scaler.report.recording import locked
 from scaler.training.network import NetworkSpec
 from scaler.training.plan import BEST, LAST
 from scaler.training.recipe import Recipe
@@ -37,7 +40,7 @@ PICTURES = ("batch.png", "loss.png", "ap.png", "pr.png", "predictions.png")
 FILES = (CONFIG, ENVIRONMENT, METRICS, LAST, BEST, ONNX, RESULT, *PICTURES)
 SCHEMA_VERSION = 1
 
-IDENTITY = ("seed", "precision", "pretrained", "transfer_blocks", "dataset", "recipe", "network")
+IDENTITY = ("seed", "precision", "sync_batch_norm", "pretrained", "transfer_blocks", "dataset", "recipe", "network")
 """Sections of `config.json` that make the run what it is, causes before effects: the seed before the anchors, which are
 clustered with it. The others may change when the run is resumed."""
 _MOVABLE = ("dataset.file",)
@@ -54,12 +57,16 @@ class Configuration:
     data: Splits
     seed: int
     precision: str
+    sync_batch_norm: bool = False
+    """Whether normalisations look at all processes' pictures."""
     pretrained: str = ""
-    """Blank for random weights."""
+    """Name and digest of the weights; blank for random ones."""
     transfer_blocks: int | None = None
     """Blocks of the backbone that are initialised from it; all where None."""
     device: str = "cpu"
     processes: int = 1
+    micro_batch: int | None = None
+    """Most pictures at a time on one device, as it was asked for."""
     candidate: str = ""
     """Id in a search's result, or the name of a published model."""
     command: str = ""
@@ -83,10 +90,12 @@ class Configuration:
             },
             "seed": self.seed,
             "precision": self.precision,
+            "sync_batch_norm": self.sync_batch_norm,
             "pretrained": self.pretrained,
             "transfer_blocks": self.transfer_blocks,
             "device": self.device,
             "processes": self.processes,
+            "micro_batch": self.micro_batch,
         }
         found: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read back: lists for tuples
         return found
@@ -105,8 +114,11 @@ class RunFolder:
         return self.path / name
 
 
-def claim(path: Path, configuration: Configuration, *, resume: bool = False) -> RunFolder:
+@contextmanager
+def claim(path: Path, configuration: Configuration, *, resume: bool = False) -> Iterator[RunFolder]:
     """Make sure, before any work, that a run may use a folder; makes the folder and writes `config.json`.
+
+    As long as the context lasts, the folder is this process' alone.
 
     Args:
         path: The folder.
@@ -115,23 +127,49 @@ def claim(path: Path, configuration: Configuration, *, resume: bool = False) -> 
 
     Raises:
         UserError: The folder is read-only, or holds a run of another configuration, a finished or an unfinished one
-            that is not to be resumed, or files of something else; or there is nothing to resume.
+            that is not to be resumed, or files of something else; or there is nothing to resume, or another process
+            trains there.
     """
-    wanted = configuration.as_data()
-    begun = (path / LAST).exists()
-    if begun and (path / CONFIG).exists():
-        _check_same(path, wanted)
-        if _finished(path):
-            raise UserError(f"{path} holds this run, finished: scaler evaluate {path / BEST}, or --out another folder")
-        if not resume:
-            raise UserError(f"{path} holds this run, unfinished: go on with --resume, or --out another folder")
-    elif resume:
-        raise UserError(f"{path} holds no run to resume; leave --resume away")
-    elif not (path / CONFIG).exists():  # a run without a checkpoint may begin anew
-        _check_free(path)
+    _resumes(path, configuration, resume)  # before anything is made
     make_folder(path)
-    write_atomic(path / CONFIG, as_json(wanted))
-    return RunFolder(path, begun)
+    with locked(path / LAST, patience_s=0, busy=f"another process is training in {path}; --out another folder"):
+        resumes = _resumes(path, configuration, resume)  # again: another process may just have been here
+        write_atomic(path / CONFIG, as_json(configuration.as_data()))
+        yield RunFolder(path, resumes)
+
+
+def same_configuration(path: Path, configuration: Configuration) -> None:
+    """Make sure that the run in a folder is of this configuration, what may change when it is resumed apart.
+
+    Raises:
+        UserError: It is of another one, or of none that can be read; one line with what differs.
+    """
+    reader = read_json(path / CONFIG, schema_version=SCHEMA_VERSION)
+    before, now = (dict(_flat(_identity(get))) for get in (reader.raw, configuration.as_data().get))
+    for key in {**before, **now}:
+        if before.get(key) != now.get(key):
+            there, here = (_shown(values.get(key)) for values in (before, now))
+            found = f"{key} is {there} there, {here} here"
+            raise UserError(f"{path} holds a run of another configuration: {found}; --out another folder")
+
+
+def _resumes(path: Path, configuration: Configuration, resume: bool) -> bool:
+    """Whether the folder's run is gone on with; otherwise it begins. Refuses what `claim` refuses."""
+    begun = any((path / name).exists() for name in (LAST, BEST, RESULT))
+    if not (begun and (path / CONFIG).exists()):
+        if resume:
+            raise UserError(f"{path} holds no run to resume; leave --resume away")
+        if not (path / CONFIG).exists():  # a run of which nothing was saved may begin anew
+            _check_free(path)
+        return False
+    same_configuration(path, configuration)
+    if _finished(path):
+        raise UserError(f"{path} holds this run, finished: scaler evaluate {path / BEST}, or --out another folder")
+    if not (path / LAST).exists():
+        raise UserError(f"{path} holds this run, unfinished and without its {LAST} to go on from; --out another folder")
+    if not resume:
+        raise UserError(f"{path} holds this run, unfinished: go on with --resume, or --out another folder")
+    return True
 
 
 def as_json(data: Mapping[str, Any]) -> str:
@@ -144,16 +182,6 @@ def _check_free(path: Path) -> None:
     taken = [name for name in FILES if (path / name).exists()]
     if taken:
         raise UserError(f"{path} has a {taken[0]} but no {CONFIG}, so it is no run's folder; --out another folder")
-
-
-def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
-    reader = read_json(path / CONFIG, schema_version=SCHEMA_VERSION)
-    before, now = (dict(_flat(data)) for data in (_identity(reader.raw), _identity(wanted.get)))
-    for key in {**before, **now}:
-        if before.get(key) != now.get(key):
-            there, here = (_shown(values.get(key)) for values in (before, now))
-            found = f"{key} is {there} there, {here} here"
-            raise UserError(f"{path} holds a run of another configuration: {found}; --out another folder")
 
 
 def _identity(get: Any) -> dict[str, Any]:

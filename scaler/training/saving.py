@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import scaler
 from scaler.evaluation.metrics import Metrics
 from scaler.training.checkpoint import Checkpoint, Facts, write_checkpoint
+from scaler.training.health import diverged
 from scaler.training.plan import TrainingPlan
 from scaler.training.session import Session
 
@@ -16,6 +17,7 @@ def save_last(session: Session, plan: TrainingPlan) -> None:
 
     Raises:
         UserError: The folder is read-only or the disk full.
+        DivergedError: The weights are no numbers any more; the file stays as it was.
     """
     write_checkpoint(plan.last, _checkpoint(session, plan, None, resumable=True))
 
@@ -25,11 +27,14 @@ def save_best(session: Session, plan: TrainingPlan, metrics: Metrics | None) -> 
 
     Raises:
         UserError: The folder is read-only or the disk full.
+        DivergedError: The weights are no numbers any more; the file stays as it was.
     """
     write_checkpoint(plan.best, _checkpoint(session, plan, metrics, resumable=False))
 
 
 def _checkpoint(session: Session, plan: TrainingPlan, metrics: Metrics | None, *, resumable: bool) -> Checkpoint:
+    if not session.finite():
+        raise diverged("weights are not finite", f"after {session.counts.steps} steps", plan)
     facts = Facts(
         epoch=session.counts.epoch,
         step=session.counts.steps,
@@ -42,4 +47,4 @@ def _checkpoint(session: Session, plan: TrainingPlan, metrics: Metrics | None, *
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     progress = session.progress() if resumable else None
-    return Checkpoint(spec=plan.spec, state=session.state(), facts=facts, progress=progress)
+    return Checkpoint(spec=plan.spec, state=session.state(), facts=facts, selection=plan.selection, progress=progress)

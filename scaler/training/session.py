@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -37,14 +38,12 @@ class Counts:
     """Done in this epoch; all of them where only its evaluation is missing."""
     steps: int = 0
     """Of the optimiser, done in all."""
-    micro_batch: int = 1
-    """Most pictures at a time that fit into the memory."""
+    micro_batch: int | None = None
+    """Most pictures at a time that fit into the memory, since more once did not; None where all have."""
     seconds: float = 0.0
     """Spent, in the runs before a resumption too."""
     best_epoch: int | None = None
     best_ap: float | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """An entry an epoch: losses, AP."""
 
 
 class Session:
@@ -96,6 +95,12 @@ class Session:
         """Numbers of `result`, on the CPU."""
         return {key: value.detach().cpu() for key, value in self.result.state_dict().items()}
 
+    def finite(self) -> bool:
+        """Whether all weights and statistics are numbers, those of the moving average too."""
+        modules = [self.module, self.average.module] if self.average else [self.module]
+        values = [value for module in modules for value in module.state_dict().values() if value.is_floating_point()]
+        return bool(torch.stack(torch._foreach_norm(values, math.inf)).isfinite().all())
+
     def progress(self) -> dict[str, Any]:
         """Everything that `restore` needs, as plain data and tensors."""
         return {
@@ -118,7 +123,7 @@ class Session:
         self.module.load_state_dict(progress["raw"])
         if self.average:
             self.average.load(progress["average"])
-        self.counts = Counts(**progress["counts"])
+        self.counts = Counts(**{field.name: progress["counts"][field.name] for field in fields(Counts)})
         self.losses.copy_(progress["losses"])
         self.health.load(progress["health"])
         if self.counts.epoch < self.plan.recipe.epochs and self.place.number == progress["stage"]:

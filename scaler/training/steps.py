@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from scaler.data.preprocessing import Preprocessing
 from scaler.training.adversarial import adversarial
+from scaler.training.batches import ToInput
 from scaler.training.multi_scale import resize_batch
 from scaler.training.optimiser import set_rate
 from scaler.training.plan import Precision
@@ -57,9 +58,7 @@ class Stepper:
         """
         self.network, self.loss, self.optimiser, self.scaler, self.settings = network, loss, optimiser, scaler, settings
         self._learning = [weight for group in optimiser.param_groups for weight in group["params"]]
-        fitting = settings.preprocessing
-        self._mean = torch.tensor(fitting.mean, device=settings.device)[:, None, None]
-        self._std = torch.tensor(fitting.std, device=settings.device)[:, None, None]
+        self._to_input = ToInput(settings.preprocessing, settings.device)
 
     def gradients(self, images: Tensor, targets: Targets, micro_batch: int, size: int) -> Tensor:
         """Leave the gradients of the mean loss of a batch in the weights, `micro_batch` pictures at a time.
@@ -81,8 +80,7 @@ class Stepper:
         self.optimiser.zero_grad(set_to_none=True)
         losses = torch.zeros(len(LOSSES), device=self.settings.device)
         for part, wanted, last in parts(images, targets, micro_batch):
-            pictures = part.to(self.settings.device, non_blocking=True).float().mul_(1 / 255)
-            resized = resize_batch(pictures, wanted.to(self.settings.device), size)
+            resized = resize_batch(self._to_input.unit(part), wanted.to(self.settings.device), size)
             share = len(part) / len(images)
             losses += share * self._backward(*resized, share, last)
         return losses
@@ -90,16 +88,23 @@ class Stepper:
     def update(self, lr: float) -> Tensor:
         """Move the weights along their gradients; returns the gradients' norm before clipping, on the device.
 
-        On a CPU gradients that are not finite move nothing; elsewhere waiting for the norm would stall the device.
+        Gradients that are not finite move nothing on a CPU. On a GPU, which must not be waited for, they all count as
+        0: the momentum goes on, and no weight is lost.
         """
         set_rate(self.optimiser, lr)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self._learning, self.settings.clip or math.inf)
-        broken = norm.device.type == "cpu" and not math.isfinite(norm)
-        if self.scaler.is_enabled() or not broken:  # the scaler looks for itself, and lowers its scale
+        if self.scaler.is_enabled() or self._usable(norm):  # the scaler looks for itself, and lowers its scale
             self.scaler.step(self.optimiser)
             self.scaler.update()
         return norm.detach()
+
+    def _usable(self, norm: Tensor) -> bool:
+        """Whether the gradients may move the weights; on a GPU they may after this."""
+        if norm.device.type == "cpu":
+            return math.isfinite(norm)
+        drop_unless_finite(self._learning, norm)
+        return True
 
     def _backward(self, pictures: Tensor, targets: Targets, share: float, last: bool) -> Tensor:
         """Add the gradients of one part, pictures from 0 to 1; returns its losses."""
@@ -115,7 +120,7 @@ class Stepper:
 
     def _one_pass(self, pictures: Tensor, targets: Targets, weight: float, *, sync: bool) -> LossParts:
         """Forward and backward of pictures from 0 to 1; returns the losses, unweighted and apart from their graph."""
-        inputs = (pictures - self._mean) / self._std
+        inputs = self._to_input.normalised(pictures)
         if self.settings.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._averaging(sync):
@@ -129,6 +134,14 @@ class Stepper:
         """Whether the processes average their gradients after this backward pass: only after the last of a step."""
         no_sync = getattr(self.network, "no_sync", None)
         return nullcontext() if sync or no_sync is None else no_sync()
+
+
+def drop_unless_finite(weights: Iterable[nn.Parameter], norm: Tensor) -> None:
+    """Set all gradients to 0 if their norm is not finite, without waiting for it."""
+    broken = ~norm.isfinite()
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad.masked_fill_(broken, 0.0)
 
 
 def parts(images: Tensor, targets: Targets, most: int) -> Iterator[tuple[Tensor, Targets, bool]]:

@@ -25,6 +25,8 @@ __all__ = ["FrontOutcome", "FrontRow", "TrainOne", "spread", "train_front", "win
 
 TrainOne = Callable[[Candidate, Path], Run]
 """Trains a candidate in a folder, going on where that folder's last checkpoint stopped."""
+CheckSame = Callable[[Candidate, Path], None]
+"""Refuses a folder whose run is of another configuration than this candidate's would be (`UserError`)."""
 Report = Callable[[str], None]
 State = Literal["trained", "there", "elsewhere", "failed", "interrupted", "open"]
 _POLLS = 30
@@ -109,6 +111,7 @@ def train_front(
     train_one: TrainOne,
     folder: Path,
     *,
+    check_same: CheckSame = lambda *_: None,
     storage: str | Path | None = None,
     study: str = "training",
     worker: str = "",
@@ -118,7 +121,8 @@ def train_front(
 ) -> FrontOutcome:
     """Train candidates, each in a folder named by its id, and record what they reach beside its prediction.
 
-    A finished run is not trained again. One that fails (`UserError`, out of memory) is reported, and the others go on.
+    A finished run of the same configuration is not trained again. One that fails (`UserError`, out of memory) is
+    reported, and the others go on.
     With a storage, several processes on one or several machines that are given the same storage, study and candidates
     share them: each is trained once, and the job of a worker that dies is taken over when its lease has ended. Every
     worker returns when all candidates are settled, and records the results of the others too.
@@ -128,6 +132,7 @@ def train_front(
         picks: What to train.
         train_one: Trains one; gives a run that is not `finished` where Ctrl-C stopped it.
         folder: Of the runs; where workers share it, a run that was taken over goes on from its last checkpoint.
+        check_same: Asked before a finished run of the folder is taken for the candidate's.
         storage: Journal file or database that workers share; None trains alone.
         study: Name of the jobs there: names what must be alike for all workers, such as data set and recipe.
         worker: Of this process; host and process number where blank.
@@ -141,7 +146,7 @@ def train_front(
     by_id = {candidate.id: candidate for candidate in picks}
     names = tuple(by_id)
     with open_jobs(storage, study, worker or f"{socket.gethostname()}-{os.getpid()}", lease_s) as jobs:
-        session = _Session(jobs, by_id, train_one, folder, result_path, report)
+        session = _Session(jobs, by_id, train_one, check_same, folder, result_path, report)
         jobs.add(names, again=names if retry else ())
         try:
             while session.catch_up():
@@ -160,11 +165,18 @@ class _Session:
     """One worker's way through the jobs."""
 
     def __init__(
-        self, jobs: Jobs, picks: dict[str, Candidate], train_one: TrainOne, folder: Path, result: Path, report: Report
+        self,
+        jobs: Jobs,
+        picks: dict[str, Candidate],
+        train_one: TrainOne,
+        check_same: CheckSame,
+        folder: Path,
+        result: Path,
+        report: Report,
     ) -> None:
         self.rows: dict[str, FrontRow] = {}
         self.interrupted = False
-        self._jobs, self._picks, self._train_one = jobs, picks, train_one
+        self._jobs, self._picks, self._train_one, self._check_same = jobs, picks, train_one, check_same
         self._folder, self._result, self._report = folder, result, report
         self._waiting_for: dict[str, str] = {}
 
@@ -191,7 +203,7 @@ class _Session:
             self._report(f"{name}: {claim.taken_from} has not finished it; going on in {folder}")
         try:
             with self._jobs.beating(claim):
-                there = self._finished(folder, name)
+                there = self._finished(folder, candidate)
                 run = there or replace(self._train_one(candidate, folder), candidate=name)
         except KeyboardInterrupt:
             self._jobs.release(claim)
@@ -222,14 +234,17 @@ class _Session:
         self._waiting_for = holders
         time.sleep(seconds)
 
-    def _finished(self, folder: Path, name: str) -> Run | None:
+    def _finished(self, folder: Path, candidate: Candidate) -> Run | None:
         """The finished run of a folder, if it holds one."""
         if not (folder / RESULT).is_file():
             return None
         run = read_run(folder)
-        if run.candidate not in ("", name):
+        if run.candidate not in ("", candidate.id):
             raise UserError(f"{folder} holds a run of the candidate {run.candidate!r}; name another folder with --out")
-        return replace(run, candidate=name) if run.finished else None
+        if not run.finished:
+            return None
+        self._check_same(candidate, folder)
+        return replace(run, candidate=candidate.id)
 
     def _keep(self, name: str, run: Run, state: State, how: str) -> None:
         assert run.metrics is not None

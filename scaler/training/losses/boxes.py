@@ -39,13 +39,12 @@ def giou(first: Tensor, second: Tensor) -> Tensor:
     return overlap - (hull - union) / hull
 
 
-def diou(first: Tensor, second: Tensor) -> Tensor:
-    """Zheng et al., "Distance-IoU" (AAAI 2020): IoU less the squared distance of the centres in hull diagonals."""
-    return iou(first, second) - _distance(first, second)
-
-
 def ciou(first: Tensor, second: Tensor) -> Tensor:
-    """Zheng et al., same paper: DIoU less a term for unlike aspect ratios, whose weight has no gradient."""
+    """Zheng et al., "Distance-IoU Loss" (AAAI 2020), complete IoU.
+
+    IoU less the squared distance of the centres in hull diagonals, less a term for unlike aspect ratios, whose weight
+    has no gradient.
+    """
     overlap = iou(first, second)
     unlike = (4 / math.pi**2) * (_angle(first) - _angle(second)).square()
     with torch.no_grad():
