@@ -29,7 +29,7 @@ LEAST_VISIBLE = 0.5
 """Share of its pixels that a shape must show, or it is not drawn at all."""
 LEAST_CONTRAST = 40
 """Difference of colour between a shape and what lies behind it, summed over red, green and blue."""
-_SUPERSAMPLING = 4  # bits of a pixel's fraction that OpenCV draws with
+_FINER = 4  # times the resolution at which outlines are drawn, so that small shapes keep their form
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with pictures done and pictures in all."""
@@ -89,7 +89,8 @@ def drawn(size: int, rng: np.random.Generator) -> tuple[Image, Boxes]:
     labels: list[int] = []
     for _ in range(rng.integers(1, MOST_OBJECTS + 1)):
         label = int(rng.integers(len(CLASSES)))
-        mask = _mask(size, label, rng)
+        cover = _cover(size, label, rng)
+        mask = cover[..., 0] >= 0.5
         colour = rng.integers(0, 256, 3)
         if not mask.any() or _contrast(image, mask, colour) < LEAST_CONTRAST:
             continue
@@ -100,7 +101,7 @@ def drawn(size: int, rng: np.random.Generator) -> tuple[Image, Boxes]:
         whole.append(int(mask.sum()))
         labels.append(label)
         shade = rng.normal(0, 6, (size, size, 1))
-        image[mask] = np.clip(colour + shade, 0, 255)[mask].astype(np.uint8)
+        image = (image * (1 - cover) + np.clip(colour + shade, 0, 255) * cover).astype(np.uint8)
     return _blurred(image, rng), Boxes.of([_bounds(mask) for mask in visible], labels)
 
 
@@ -115,18 +116,18 @@ def _ground(size: int, rng: np.random.Generator) -> Image:
     return found
 
 
-def _mask(size: int, label: int, rng: np.random.Generator) -> Mask:
-    """The pixels of a turned shape, which may reach over the edge by a quarter."""
+def _cover(size: int, label: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """How much of each pixel `[size, size, 1]` a turned shape covers; it may reach over the edge by a quarter."""
     cv2 = require_cv2()
     low, high = (math.log(side * size / 160) for side in SIDES)
     radius = math.exp(rng.uniform(low, high)) / 2
     centre = rng.uniform(0.5 * radius, size - 0.5 * radius, 2)
     corners = {0: 64, 1: 4, 2: 3}[label]
     angles = rng.uniform(0, 2 * math.pi) + np.arange(corners) * 2 * math.pi / corners
-    points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    canvas = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(canvas, [np.round(points * 2**_SUPERSAMPLING).astype(np.int32)], 1, shift=_SUPERSAMPLING)
-    return canvas.astype(bool)
+    points = (centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)) * _FINER - 0.5
+    canvas = np.zeros((size * _FINER, size * _FINER), np.float32)
+    cv2.fillPoly(canvas, [np.round(points).astype(np.int32)], 1)
+    return np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), np.float64)[..., None]
 
 
 def _contrast(image: Image, mask: Mask, colour: npt.NDArray[np.int64]) -> float:
