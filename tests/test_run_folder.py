@@ -363,7 +363,7 @@ def test_a_line_an_epoch_says_what_an_engineer_wants_to_know(capsys: pytest.Capt
     told = capsys.readouterr()
     assert told.out == ""
     opening, epoch, message = told.err.splitlines()
-    assert "1.23 M parameters, 3 pictures at 160 px, 3 epochs of 2 steps of 16 pictures, recipe quick" in opening
+    assert "1.23 M parameters, 3 pictures at 160 px, 3 epochs of 2 steps of 8 pictures, recipe quick" in opening
     assert epoch == (
         "epoch 1/3 (stage 1): loss 3.5 = box 1 + objectness 2 + classes 0.5, lr 0.001, 120 pictures/s, AP 25.0, "
         "AP50 50.0, best so far, 1:15 left"

@@ -32,6 +32,7 @@ from scaler.evaluation.metrics import Metrics, score  # noqa: E402
 from scaler.training.batches import Batch  # noqa: E402
 from scaler.training.checkpoint import load_into, read_checkpoint  # noqa: E402
 from scaler.training.detector import TorchDetector  # noqa: E402
+from scaler.training.heads import initialise_heads  # noqa: E402
 from scaler.training.health import DivergedError  # noqa: E402
 from scaler.training.module import to_torch  # noqa: E402
 from scaler.training.plan import TrainingPlan  # noqa: E402
@@ -272,8 +273,9 @@ class TestTrouble:
         with pytest.raises(DivergedError, match="gradients have not been finite for 5 steps"):
             run(plan(tmp_path), listener)
         assert len(listener.steps) == 4
-        before = to_torch(SPEC.graph()).state_dict()
-        after = read_checkpoint(tmp_path / "last.pt").state
+        fresh = to_torch(SPEC.graph())
+        initialise_heads(fresh, SPEC.graph(), len(SPEC.classes))
+        before, after = fresh.state_dict(), read_checkpoint(tmp_path / "last.pt").state
         assert all(torch.equal(before[key], after[key]) for key in before if key.endswith("weight"))
 
     def test_a_full_memory_halves_the_parts_of_a_batch_not_the_batch(
