@@ -38,7 +38,7 @@ def together(folder: Path, what: str = "gradients", processes: int = 2) -> list[
         for rank in range(processes)
     ]
     for process in started:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 

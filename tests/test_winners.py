@@ -252,7 +252,7 @@ def start(result: Path, storage: str, name: str, *, count: int, seconds: float, 
 
 
 def finished(worker: subprocess.Popen[str]) -> tuple[dict[str, list[str]], str]:
-    out, err = worker.communicate(timeout=120)
+    out, err = worker.communicate(timeout=600)
     assert worker.returncode == 0, err
     return dict(json.loads(out.splitlines()[-1])), err
 
@@ -286,16 +286,17 @@ def test_the_job_of_a_killed_worker_is_taken_over(result: Path, storage: str) ->
     assert recorded(result)[IDS[0]] == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_beats_keeps_its_job(tmp_path: Path) -> None:
     import time
 
     storage = tmp_path / "study.journal"
-    with open_jobs(storage, "training", "slow", 0.6) as mine, open_jobs(storage, "training", "other", 0.6) as other:
+    with open_jobs(storage, "training", "slow", 3.0) as mine, open_jobs(storage, "training", "other", 3.0) as other:
         mine.add(["a"])
         claim = mine.claim(["a"])
         assert claim is not None
         with mine.beating(claim):
-            for _ in range(15):
+            for _ in range(60):  # twice the lease
                 assert other.claim(["a"]) is None
                 time.sleep(0.1)
         assert mine.complete(claim, {"n": 1})

@@ -45,7 +45,7 @@ class Scene:
 
 
 SCENES = (
-    Scene("2019_YELL_2_528000_4978000_image_crop2", 2),
+    Scene("2019_YELL_2_528000_4978000_image_crop2", 1),
     Scene("2019_YELL_2_541000_4977000_image_crop", 1),
     Scene("OSBS_029", -1),
     Scene("SOAP_061", -1),
@@ -59,7 +59,8 @@ def fetch_trees(folder: Path, wheel: Path | None = None, *, tile: int = 320) -> 
     Args:
         folder: Where to; made if missing.
         wheel: The package's wheel; downloaded with pip where None.
-        tile: Side of the tiles in pixels; what does not fill one at the right and at the bottom is left out.
+        tile: Side of the tiles in pixels; what does not fill one at the right and at the bottom is left out. The
+            pictures of the other forests, 400 pixels wide, stay whole.
 
     Raises:
         UserError: It cannot be downloaded.
@@ -72,12 +73,13 @@ def fetch_trees(folder: Path, wheel: Path | None = None, *, tile: int = 320) -> 
             make_folder(folder / split)
         for scene in SCENES:
             image, boxes = _scene(archive, scene)
-            for row, column, columns in _grid(image, tile):
+            side = tile if scene.val_columns >= 0 else min(image.shape[:2])
+            for row, column, columns in _grid(image, side):
                 split = _split(scene, column, columns)
-                part = image[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
+                left, top = column * side, row * side
                 name = f"{scene.file}-{row}-{column}.png"
-                write_image(folder / split / name, part)
-                made[split].append(Made(name, tile, tile, _inside(boxes, column * tile, row * tile, tile)))
+                write_image(folder / split / name, image[top : top + side, left : left + side])
+                made[split].append(Made(name, side, side, _inside(boxes, left, top, side)))
     for split, pictures in made.items():
         write_split(folder, split, CLASSES, pictures)
     comments = {"train": "of one forest", "val": "other ground of the same forest", "test": "two other forests"}
