@@ -77,9 +77,7 @@ def command(
         lighten=lighten or plot is not None,
     )
     if plot is not None:
-        from scaler.report.picture import check_suffix  # noqa: PLC0415
-
-        check_suffix(plot)
+        _check(plot)
     explanation = explain(question)
     if plot is not None:
         _draw(explanation, plot)
@@ -89,6 +87,12 @@ def command(
     _print(explanation)
     if layers:
         _print_layers(explanation)
+
+
+def _check(plot: Path) -> None:
+    from scaler.report.picture import check_suffix  # noqa: PLC0415
+
+    check_suffix(plot)
 
 
 def _print(explanation: Explanation) -> None:

@@ -98,6 +98,13 @@ Out = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")]
 
+Cache = Annotated[bool, typer.Option("--cache", help="Keep decoded pictures in memory.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Translate the network by torch.compile.")]
+SyncBatchNorm = Annotated[
+    bool, typer.Option("--sync-batch-norm", help="With torchrun: normalise over the pictures of all processes.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files.")]
+
 
 def command(
     network: Network = None,
@@ -121,16 +128,14 @@ def command(
     on: On = "auto",
     precision: Precision = "auto",
     workers: Workers = None,
-    cache: Annotated[bool, typer.Option("--cache", help="Keep decoded pictures in memory.")] = False,
-    compile_network: Annotated[bool, typer.Option("--compile", help="Translate the network by torch.compile.")] = False,
-    sync_batch_norm: Annotated[
-        bool, typer.Option("--sync-batch-norm", help="With torchrun: normalise over the pictures of all processes.")
-    ] = False,
+    cache: Cache = False,
+    compile_network: Compile = False,
+    sync_batch_norm: SyncBatchNorm = False,
     seed: Seed = 0,
     minutes: Minutes = None,
     out: Out = None,
     resume: Resume = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files.")] = False,
+    tensorboard: TensorBoard = False,
     json_output: Json = False,
 ) -> None:
     """Train a network on your data, with the recipe of its paper.
@@ -140,16 +145,9 @@ def command(
     Example: scaler train results/nano/pareto.json --pick best --data data.toml --recipe quick
     """
     if show_recipe is not None:
-        from scaler.training.recipe import recipe_text  # noqa: PLC0415
-
-        sys.stdout.write(recipe_text(show_recipe))
+        _show_recipe(show_recipe)
         return
-    if network is None or data is None:
-        missing = "what? name a pareto.json or a model" if network is None else "on what? give --data data.toml"
-        raise UsageError(f"train {missing}; scaler train --help")
-    from scaler.training import require_torch  # noqa: PLC0415
-
-    require_torch()
+    network, data = _required(network, data)
     from scaler.training.order import Order  # noqa: PLC0415
 
     order = Order(
@@ -177,6 +175,30 @@ def command(
     if pick == "front":
         _front(order, network, out, device, count, storage, retry=retry, json_output=json_output)
         return
+    _one(order, network, pick, device, space, out, resume=resume, json_output=json_output)
+
+
+def _show_recipe(name: str) -> None:
+    from scaler.training.recipe import recipe_text  # noqa: PLC0415
+
+    sys.stdout.write(recipe_text(name))
+
+
+def _required(network: str | None, data: Path | None) -> tuple[str, Path]:
+    """What cannot be left out; torch neither."""
+    if network is None or data is None:
+        missing = "what? name a pareto.json or a model" if network is None else "on what? give --data data.toml"
+        raise UsageError(f"train {missing}; scaler train --help")
+    from scaler.training import require_torch  # noqa: PLC0415
+
+    require_torch()
+    return network, data
+
+
+def _one(
+    order: Order, network: str, pick: str, device: str | None, space: str | None, out: Path | None,
+    *, resume: bool, json_output: bool,
+) -> None:  # fmt: skip
     from scaler.training.run import Naming, train_named  # noqa: PLC0415
 
     naming = Naming(network, pick=pick, device=device, space=space)

@@ -21,8 +21,8 @@ _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC),
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
 
 
-class BrokenPictureError(UserError):
-    """A picture that is missing, cut off, or none at all.
+class BrokenMediaError(UserError):
+    """A picture or video that is missing, cut off, or none at all.
 
     Attributes:
         path: The file.
@@ -35,6 +35,10 @@ class BrokenPictureError(UserError):
 
     def _message(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class BrokenPictureError(BrokenMediaError):
+    """A picture."""
 
 
 def read_image(path: Path | str) -> Image:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from scaler.data import require_cv2
 from scaler.data.dataset import Image
+from scaler.data.images import BrokenMediaError
 from scaler.errors import UserError
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"))
@@ -21,20 +22,8 @@ _FRAME_RATE = 25.0  # where a video does not tell its own
 _QUIET = "-8"  # AV_LOG_QUIET
 
 
-class BrokenVideoError(UserError):
-    """A video that is missing, cut off, or none at all.
-
-    Attributes:
-        path: The file.
-        reason: What is wrong with it.
-    """
-
-    def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = Path(path), reason
-
-    def _message(self) -> str:
-        return f"{self.path}: {self.reason}"
+class BrokenVideoError(BrokenMediaError):
+    """A video."""
 
 
 class VideoReader:
