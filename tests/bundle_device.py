@@ -199,7 +199,7 @@ class FakeDevice:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=1200,
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)

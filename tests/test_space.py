@@ -1,6 +1,5 @@
 """Search spaces: the shipped one, what a candidate is, and what a file is refused for."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +73,6 @@ def test_no_two_candidates_of_the_shipped_space_share_an_id(shipped: Space) -> N
 def test_the_family_takes_every_candidate_of_the_shipped_space(shipped: Space) -> None:
     for params in shipped.candidates():
         shipped.configure(params, classes=20)
-
-
-def test_the_shipped_space_is_enumerated_in_half_a_second(shipped: Space) -> None:
-    start = time.perf_counter()
-    assert sum(1 for _ in shipped.candidates()) == shipped.size
-    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -291,12 +291,12 @@ def test_a_worker_that_beats_keeps_its_job(tmp_path: Path) -> None:
     import time
 
     storage = tmp_path / "study.journal"
-    with open_jobs(storage, "training", "slow", 3.0) as mine, open_jobs(storage, "training", "other", 3.0) as other:
+    with open_jobs(storage, "training", "slow", 10.0) as mine, open_jobs(storage, "training", "other", 10.0) as other:
         mine.add(["a"])
         claim = mine.claim(["a"])
         assert claim is not None
         with mine.beating(claim):
-            for _ in range(60):  # twice the lease
+            for _ in range(150):  # one and a half times the lease
                 assert other.claim(["a"]) is None
                 time.sleep(0.1)
         assert mine.complete(claim, {"n": 1})
@@ -311,7 +311,6 @@ def test_a_worker_that_was_taken_for_dead_learns_it(tmp_path: Path) -> None:
         mine.add(["a"])
         claim = mine.claim(["a"])
         assert claim is not None
-        assert other.claim(["a"]) is None
         time.sleep(0.2)
         taken = other.claim(["a"])
         assert taken is not None
