@@ -31,7 +31,7 @@ from scaler.data.augmentation import Augmentation
 from scaler.data.dataset import Boxes, Dataset, Picture
 from scaler.data.preprocessing import Preprocessing
 from scaler.data.reading import ReadPictures
-from scaler.training.batches import Batch, Batches, batches
+from scaler.training.loop.batches import Batch, Batches, batches
 from scaler.training.recipe import read_recipe, recipe_names
 
 WIDTH, HEIGHT = 640, 480

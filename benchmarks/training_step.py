@@ -27,14 +27,14 @@ from torch import nn
 
 from scaler.data.dataset import Boxes, Dataset, Picture
 from scaler.data.preprocessing import Preprocessing
-from scaler.training.batches import Batch
-from scaler.training.events import Silent, Step
-from scaler.training.loop import train
-from scaler.training.module import to_torch
-from scaler.training.network import NetworkSpec
-from scaler.training.plan import TrainingPlan
+from scaler.training.loop.batches import Batch
+from scaler.training.loop.events import Silent, Step
+from scaler.training.loop.plan import TrainingPlan
+from scaler.training.loop.train import train
+from scaler.training.losses.targets import Targets
+from scaler.training.network.module import to_torch
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.recipe import Stage, read_recipe
-from scaler.training.targets import Targets
 
 SIZE, BATCH, CLASSES = 160, 16, ("circle", "square", "triangle")
 LEAST_SHARE, MOST_GROWTH_MIB = 0.85, 8.0

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from scaler.data.preprocessing import Preprocessing
 from scaler.data.shapes import make_shapes
-from scaler.training import loop
-from scaler.training.candidates import Named
-from scaler.training.distributed import World, join
+from scaler.training.loop import train as loop
+from scaler.training.loop.distributed import World, join
+from scaler.training.loop.session import Session
 from scaler.training.losses import detection_loss
-from scaler.training.module import to_torch
-from scaler.training.network import NetworkSpec
-from scaler.training.order import Order, prepare
+from scaler.training.losses.targets import Targets
+from scaler.training.network.module import to_torch
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.recipe import read_recipe
-from scaler.training.session import Session
-from scaler.training.targets import Targets
+from scaler.training.runs.candidates import Named
+from scaler.training.runs.order import Order, prepare
 
 PICTURES, SIDE = 2, 160
 NETWORKS = {

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from scaler.graph.graph import Graph
-from scaler.training.mapping import Loaded, Naming, load_state
-from scaler.training.module import to_torch
+from scaler.training.network.mapping import Loaded, Naming, load_state
+from scaler.training.network.module import to_torch
 
 
 def pictures(side: int, count: int = 2, seed: int = 0) -> Tensor:

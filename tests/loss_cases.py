@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from scaler.graph.boxes import BoxCoding, Scale
+from scaler.training.losses.targets import Targets
 from scaler.training.recipe import Loss, LossKind
-from scaler.training.targets import Targets
 
 CLASSES = 3
 SIZE = 96

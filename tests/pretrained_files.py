@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from scaler.export.weights import shapes
 from scaler.graph.graph import Graph
 from scaler.graph.ops import BatchNorm, Conv, Linear
-from scaler.training.mapping import Naming
-from scaler.training.module import module_name, state_names
+from scaler.training.network.mapping import Naming
+from scaler.training.network.module import module_name, state_names
 from scaler.training.pretrained.namings import owners
 
 KERAS_ARRAYS = {"weight": "kernel", "bias": "bias", "gamma": "gamma", "beta": "beta", "mean": "moving_mean",

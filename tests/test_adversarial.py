@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from scaler.training.adversarial import adversarial  # noqa: E402
+from scaler.training.loop.adversarial import adversarial  # noqa: E402
 
 
 def test_every_pixel_moves_one_step_along_the_sign_and_stays_a_pixel():

@@ -25,11 +25,11 @@ from scaler.cli import run  # noqa: E402
 from scaler.data.data_file import read_splits  # noqa: E402
 from scaler.data.images import write_image  # noqa: E402
 from scaler.evaluation.detections import Selection  # noqa: E402
-from scaler.training.checkpoint import load_into, read_checkpoint  # noqa: E402
-from scaler.training.loading import load_detector  # noqa: E402
-from scaler.training.loop import train  # noqa: E402
-from scaler.training.module import to_torch, weights_of  # noqa: E402
-from scaler.training.onnx_file import write_onnx  # noqa: E402
+from scaler.training.loop.train import train  # noqa: E402
+from scaler.training.network.checkpoint import load_into, read_checkpoint  # noqa: E402
+from scaler.training.network.loading import load_detector  # noqa: E402
+from scaler.training.network.module import to_torch, weights_of  # noqa: E402
+from scaler.training.network.onnx_file import write_onnx  # noqa: E402
 from scaler.training.recipe import Stage  # noqa: E402
 
 SELECTION = Selection(confidence=0.05, iou=0.3, most=3)

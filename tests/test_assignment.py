@@ -12,9 +12,9 @@ from scaler.training.losses import DetectionLoss, detection_loss  # noqa: E402
 from scaler.training.losses.base import Objects, Said, counted  # noqa: E402
 from scaler.training.losses.boxes import iou  # noqa: E402
 from scaler.training.losses.retinanet import matches  # noqa: E402
+from scaler.training.losses.targets import Targets  # noqa: E402
 from scaler.training.losses.yolov3 import best_slots, last, overlapping  # noqa: E402
 from scaler.training.losses.yolov4 import balance, candidates  # noqa: E402
-from scaler.training.targets import Targets  # noqa: E402
 
 
 def many(count: int = 150, seed: int = 0) -> Targets:

@@ -17,9 +17,10 @@ from scaler.data.dataset import Boxes, Dataset, Picture
 from scaler.data.preprocessing import IMAGENET, SYMMETRIC, UNIT, Preprocessing, letterbox, normalised
 from scaler.data.reading import ReadPictures
 from scaler.errors import UserError
-from scaler.training.batches import Batch, ToInput, batches, epoch_order
-from scaler.training.multi_scale import STEPS, drawn_size, resize_batch
-from scaler.training.targets import Targets
+from scaler.training.loop.batches import Batch, batches, epoch_order
+from scaler.training.loop.multi_scale import STEPS, drawn_size, resize_batch
+from scaler.training.losses.targets import Targets
+from scaler.training.network.input import ToInput
 
 SIZE = 64
 AUGMENTER = Augmenter(Augmentation(scale=(0.5, 1.5), flip=0.5, mosaic=0.5, value=(0.5, 1.5)), Preprocessing(size=SIZE))

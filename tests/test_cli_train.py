@@ -23,16 +23,16 @@ from scaler.evaluation.coco_ap import CocoAp
 from scaler.evaluation.detections import Selection
 from scaler.evaluation.metrics import Metrics, Seconds
 from scaler.report.files import write_json
-from scaler.training import run as runs
-from scaler.training.candidates import Named, one
-from scaler.training.checkpoint import read_checkpoint
-from scaler.training.events import Outcome
-from scaler.training.loading import load_detector
-from scaler.training.logs import read_metrics
-from scaler.training.order import Order, prepare, recipe_label, recipe_of
-from scaler.training.plan import TrainingPlan
+from scaler.training.loop.events import Outcome
+from scaler.training.loop.plan import TrainingPlan
+from scaler.training.network.checkpoint import read_checkpoint
+from scaler.training.network.loading import load_detector
 from scaler.training.recipe import read_recipe, recipe_text
-from scaler.training.run_folder import CONFIG, ENVIRONMENT, METRICS, PICTURES
+from scaler.training.runs import run as runs
+from scaler.training.runs.candidates import Named, one
+from scaler.training.runs.folder import CONFIG, ENVIRONMENT, METRICS, PICTURES
+from scaler.training.runs.logs import read_metrics
+from scaler.training.runs.order import Order, prepare, recipe_label, recipe_of
 
 ROOT = Path(__file__).parent.parent
 NETWORK = "backbone=mobilenetv2,width=0.35,drop=published,rfcr=0,neck=fpn,resolution=160"

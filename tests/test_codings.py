@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from loss_cases import ANCHORS, CLASSES, CODINGS, maps  # noqa: E402
 
-from scaler.training.codings import (  # noqa: E402
+from scaler.training.network.codings import (  # noqa: E402
     LARGEST_GROWTH,
     anchors_of,
     by_scale,

@@ -13,7 +13,7 @@ from distributed_worker import NETWORKS, gradients
 from torch import nn
 
 from scaler.errors import UserError
-from scaler.training.distributed import SynchronisedBatchNorm, World, join, synchronised
+from scaler.training.loop.distributed import SynchronisedBatchNorm, World, join, synchronised
 
 TESTS = Path(__file__).parent
 

@@ -29,7 +29,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from equality import compare, settled  # noqa: E402
 
-from scaler.training.mapping import in_order, timm_efficientnet  # noqa: E402
+from scaler.training.network.mapping import in_order, timm_efficientnet  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

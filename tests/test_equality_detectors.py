@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from equality import compare, settled  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ import onnx_sessions  # noqa: E402
 from equality import agree  # noqa: E402
 from torch import Tensor, fx  # noqa: E402
 
-from scaler.training.mapping import in_order, load_state, torchvision_mobilenetv2  # noqa: E402
-from scaler.training.module import to_torch, weights_of  # noqa: E402
+from scaler.training.network.mapping import in_order, load_state, torchvision_mobilenetv2  # noqa: E402
+from scaler.training.network.module import to_torch, weights_of  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from scaler.errors import UnsupportedError, UserError
 from scaler.evaluation.detect import detect
 from scaler.evaluation.detections import Selection
 from scaler.evaluation.evaluate import evaluate, label_map
-from scaler.training import loading
+from scaler.training.network import loading
 
 CLASSES = ("cat", "dog")
 THINGS = {

@@ -1,6 +1,5 @@
 """Front, hypervolume and knee by formula and against slow twins."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from loss_cases import LOSSES, targets  # noqa: E402
 
-from scaler.training.heads import initialise_heads  # noqa: E402
 from scaler.training.losses import detection_loss  # noqa: E402
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.heads import initialise_heads  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 
 CLASSES = 3
 

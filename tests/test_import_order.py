@@ -37,6 +37,12 @@ ROOMS = (
     "scaler.data",
     "scaler.evaluation",
     "scaler.training",
+    "scaler.training.recipe",
+    "scaler.training.network",
+    "scaler.training.losses",
+    "scaler.training.pretrained",
+    "scaler.training.loop",
+    "scaler.training.runs",
     "scaler.cli",
     "scaler.__main__",
 )

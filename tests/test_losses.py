@@ -11,11 +11,11 @@ from torch import Tensor  # noqa: E402
 
 from scaler.errors import UserError  # noqa: E402
 from scaler.graph.boxes import BoxCoding, Scale  # noqa: E402
-from scaler.training.codings import decoded  # noqa: E402
 from scaler.training.losses import DetectionLoss, detection_loss  # noqa: E402
 from scaler.training.losses.boxes import pairwise_iou  # noqa: E402
+from scaler.training.losses.targets import LossParts, Targets  # noqa: E402
+from scaler.training.network.codings import decoded  # noqa: E402
 from scaler.training.recipe import Loss  # noqa: E402
-from scaler.training.targets import LossParts, Targets  # noqa: E402
 
 EVERY = pytest.mark.parametrize(("coding", "kind"), TRAINED_BY)
 SCENE = targets(

@@ -16,12 +16,12 @@ from scaler.errors import FileError, UnsupportedError, UsageError, UserError
 from scaler.evaluation.detections import Selection
 from scaler.evaluation.onnx_detector import OnnxDetector
 from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata, read_metadata
-from scaler.training.checkpoint import Checkpoint, Facts, write_checkpoint
-from scaler.training.detector import TorchDetector, checked_device
-from scaler.training.loading import load_detector
-from scaler.training.module import to_torch, weights_of
-from scaler.training.network import NetworkSpec
-from scaler.training.onnx_file import detector_model, write_onnx
+from scaler.training.network.checkpoint import Checkpoint, Facts, write_checkpoint
+from scaler.training.network.detector import TorchDetector, checked_device
+from scaler.training.network.loading import load_detector
+from scaler.training.network.module import to_torch, weights_of
+from scaler.training.network.onnx_file import detector_model, write_onnx
+from scaler.training.network.spec import NetworkSpec
 
 CLASSES = ("circle", "square", "triangle")
 SPECS = {
@@ -188,7 +188,7 @@ def test_the_file_says_which_boxes_counted(tmp_path):
 def test_onnx_files_run_without_torch(tiny_onnx):
     code = (
         "import sys, numpy as np\n"
-        "from scaler.training.loading import load_detector\n"
+        "from scaler.training.network.loading import load_detector\n"
         "from scaler.evaluation.detections import Selection\n"
         f"found = load_detector({str(tiny_onnx)!r}).detect([np.zeros((90, 120, 3), np.uint8)], Selection())\n"
         "assert len(found) == 1 and 'torch' not in sys.modules and 'onnx' not in sys.modules\n"

@@ -16,7 +16,7 @@ from scaler.evaluation.detections import Selection
 from scaler.evaluation.predict import predict
 from scaler.evaluation.sources import find_sources
 from scaler.evaluation.video import BrokenVideoError, VideoReader, VideoWriter
-from scaler.training import loading
+from scaler.training.network import loading
 
 CLASSES = ("cat", "dog")
 BOX = [20, 30, 60, 70]

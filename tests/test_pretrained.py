@@ -10,7 +10,7 @@ from scaler.errors import UsageError, UserError
 from scaler.graph.graph import Graph, GraphBuilder
 from scaler.graph.padding import symmetric
 from scaler.models.backbones import efficientnet, mobilenetv2, resnet
-from scaler.training.network import NetworkSpec
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.pretrained.catalogue import promised_sha256, published
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -19,9 +19,9 @@ from equality import agree, pictures, settled  # noqa: E402
 from pretrained_files import renamed, shapes_only  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from scaler.training.checkpoint import Checkpoint, Facts, write_checkpoint  # noqa: E402
-from scaler.training.mapping import torchvision_mobilenetv2  # noqa: E402
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.checkpoint import Checkpoint, Facts, write_checkpoint  # noqa: E402
+from scaler.training.network.mapping import torchvision_mobilenetv2  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 from scaler.training.pretrained.files import Arrays, Content  # noqa: E402
 from scaler.training.pretrained.formats import FORMATS, Format, classifier, network_of, recognise  # noqa: E402
 from scaler.training.pretrained.namings import by_order  # noqa: E402
@@ -308,7 +308,7 @@ def test_what_timms_names_tell(
 ):
     from io import BytesIO
 
-    from scaler.training.mapping import timm_efficientnet
+    from scaler.training.network.mapping import timm_efficientnet
 
     graph, module = original
     buffer = BytesIO()

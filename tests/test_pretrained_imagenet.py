@@ -9,7 +9,7 @@ from scaler.cli import run
 from scaler.data.preprocessing import Preprocessing, letterbox, normalised
 from scaler.graph.padding import symmetric
 from scaler.models.backbones import mobilenetv2
-from scaler.training.network import NetworkSpec
+from scaler.training.network.spec import NetworkSpec
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -17,7 +17,7 @@ from test_equality_imagenet import NAMES, PICTURES, file_of, prepared  # noqa: E
 from torch import Tensor, fx  # noqa: E402
 
 from scaler.data.images import read_image  # noqa: E402
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 from scaler.training.pretrained import transfer  # noqa: E402
 from scaler.training.pretrained.weights import Weights, read_weights  # noqa: E402
 

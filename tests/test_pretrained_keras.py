@@ -23,8 +23,8 @@ from equality import agree, settled  # noqa: E402
 from pretrained_files import keras_arrays, write_keras  # noqa: E402
 from torch import nn  # noqa: E402
 
-from scaler.training.mapping import Naming  # noqa: E402
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.mapping import Naming  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 from scaler.training.pretrained import keras_h5  # noqa: E402
 from scaler.training.pretrained.files import read_arrays, read_content  # noqa: E402
 from scaler.training.pretrained.formats import recognise  # noqa: E402

@@ -18,18 +18,18 @@ from scaler.errors import FileError, MissingExtraError, UserError
 from scaler.evaluation.coco_ap import CocoAp
 from scaler.evaluation.detections import Selection
 from scaler.evaluation.metrics import Metrics, Seconds
-from scaler.training import logs
-from scaler.training.environment import commit, differences, environment
-from scaler.training.events import Epoch, Outcome, Start, Step
-from scaler.training.logs import COLUMNS, MetricsFile, Row, read_metrics, require_tensorboard
-from scaler.training.network import NetworkSpec
-from scaler.training.pictures import Tile, write_batch, write_predictions
-from scaler.training.plan import BEST, LAST, TrainingPlan
-from scaler.training.plots import write_ap, write_loss, write_precision_recall
-from scaler.training.progress import Lines, Several, closing, duration, points
+from scaler.training.loop.events import Epoch, Outcome, Start, Step
+from scaler.training.loop.plan import BEST, LAST, TrainingPlan
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.recipe import read_recipe
-from scaler.training.recorder import Recorder, row_of, spread
-from scaler.training.run_folder import CONFIG, METRICS, Configuration, RunFolder, claim, same_configuration
+from scaler.training.runs import logs
+from scaler.training.runs.environment import commit, differences, environment
+from scaler.training.runs.folder import CONFIG, METRICS, Configuration, RunFolder, claim, same_configuration
+from scaler.training.runs.logs import COLUMNS, MetricsFile, Row, read_metrics, require_tensorboard
+from scaler.training.runs.pictures import Tile, write_batch, write_predictions
+from scaler.training.runs.plots import write_ap, write_loss, write_precision_recall
+from scaler.training.runs.progress import Lines, Several, closing, duration, points
+from scaler.training.runs.recorder import Recorder, row_of, spread
 
 PNG = b"\x89PNG"
 FIGURES = dict.fromkeys(("ap", "ap50", "ap75", "voc_ap50_area", "voc_ap50_11"), 50.0)

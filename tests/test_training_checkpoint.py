@@ -12,19 +12,19 @@ from scaler.data.preprocessing import IMAGENET, Preprocessing
 from scaler.errors import FileError
 from scaler.evaluation.detections import Selection
 from scaler.reader import Reader
-from scaler.training.network import NetworkSpec
-from scaler.training.spec_data import read_spec, spec_data
+from scaler.training.network.spec import NetworkSpec
+from scaler.training.network.spec_data import read_spec, spec_data
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from scaler.training.checkpoint import (  # noqa: E402
+from scaler.training.network.checkpoint import (  # noqa: E402
     Checkpoint,
     Facts,
     load_into,
     read_checkpoint,
     write_checkpoint,
 )
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 
 SPEC = NetworkSpec(
     family="yolo-ret",

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from scaler.training.checkpoint import _loaded  # noqa: E402
+from scaler.training.network.checkpoint import _loaded  # noqa: E402
 
 WORKER = Path(__file__).parent / "training_worker.py"
 

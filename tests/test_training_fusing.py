@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch import nn  # noqa: E402
 
-from scaler.training.fusing import fused  # noqa: E402
-from scaler.training.module import load_weights, to_torch  # noqa: E402
+from scaler.training.network.fusing import fused  # noqa: E402
+from scaler.training.network.module import load_weights, to_torch  # noqa: E402
 
 
 def twice_read(block: BlockBuilder) -> None:

@@ -29,15 +29,15 @@ from scaler.data.dataset import Dataset  # noqa: E402
 from scaler.errors import UserError  # noqa: E402
 from scaler.evaluation.detections import Detector, Selection  # noqa: E402
 from scaler.evaluation.metrics import Metrics, score  # noqa: E402
-from scaler.training.batches import Batch  # noqa: E402
-from scaler.training.checkpoint import load_into, read_checkpoint  # noqa: E402
-from scaler.training.detector import TorchDetector  # noqa: E402
-from scaler.training.heads import initialise_heads  # noqa: E402
-from scaler.training.health import DivergedError  # noqa: E402
-from scaler.training.module import to_torch  # noqa: E402
-from scaler.training.plan import TrainingPlan  # noqa: E402
+from scaler.training.loop.batches import Batch  # noqa: E402
+from scaler.training.loop.health import DivergedError  # noqa: E402
+from scaler.training.loop.plan import TrainingPlan  # noqa: E402
+from scaler.training.loop.steps import Stepper  # noqa: E402
+from scaler.training.network.checkpoint import load_into, read_checkpoint  # noqa: E402
+from scaler.training.network.detector import TorchDetector  # noqa: E402
+from scaler.training.network.heads import initialise_heads  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 from scaler.training.recipe import Stage  # noqa: E402
-from scaler.training.steps import Stepper  # noqa: E402
 
 ONE_EPOCH = Stage(epochs=1, lr=1e-3)
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch import Tensor, nn  # noqa: E402
 
-from scaler.training.mapping import (  # noqa: E402
+from scaler.training.network.mapping import (  # noqa: E402
     Loaded,
     in_order,
     load_state,
@@ -21,7 +21,7 @@ from scaler.training.mapping import (  # noqa: E402
     torchvision_resnet,
     torchvision_vgg,
 )
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 
 NAMING = {"first.unit.conv": "a.0", "first.unit.bn": "a.1", "second.unit.conv": "b.0", "second.unit.bn": "b.1"}
 

@@ -42,7 +42,7 @@ import torch_reference  # noqa: E402
 from torch import Tensor, fx, nn  # noqa: E402
 
 from scaler.training import require_torch  # noqa: E402
-from scaler.training.module import initialise, load_weights, state_names, to_torch, weights_of  # noqa: E402
+from scaler.training.network.module import initialise, load_weights, state_names, to_torch, weights_of  # noqa: E402
 
 WEIGHTS = random_weights(3)
 

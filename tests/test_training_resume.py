@@ -24,11 +24,11 @@ from training_runs import (  # noqa: E402
 )
 
 from scaler.errors import FileError, UserError  # noqa: E402
-from scaler.training.checkpoint import read_checkpoint  # noqa: E402
-from scaler.training.events import Outcome, Step  # noqa: E402
-from scaler.training.plan import TrainingPlan  # noqa: E402
+from scaler.training.loop.events import Outcome, Step  # noqa: E402
+from scaler.training.loop.plan import TrainingPlan  # noqa: E402
+from scaler.training.loop.steps import Stepper  # noqa: E402
+from scaler.training.network.checkpoint import read_checkpoint  # noqa: E402
 from scaler.training.recipe import Stage  # noqa: E402
-from scaler.training.steps import Stepper  # noqa: E402
 
 STAGES = (
     Stage(epochs=1, lr=2e-3, freeze="transferred", warmup_epochs=0.5),

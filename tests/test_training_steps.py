@@ -13,17 +13,17 @@ from torch.amp import GradScaler  # noqa: E402
 from training_runs import SPEC, batch_of, with_toy_family  # noqa: E402, F401  (a fixture)
 
 from scaler.errors import UserError  # noqa: E402
-from scaler.training.averaging import MovingAverage  # noqa: E402
-from scaler.training.freezing import freeze, training_mode  # noqa: E402
-from scaler.training.health import PATIENCE, Health  # noqa: E402
+from scaler.training.loop.averaging import MovingAverage  # noqa: E402
+from scaler.training.loop.freezing import freeze, training_mode  # noqa: E402
+from scaler.training.loop.health import PATIENCE, Health  # noqa: E402
+from scaler.training.loop.optimiser import make_optimiser, set_rate  # noqa: E402
+from scaler.training.loop.rng import restore_rng, rng_state, seeded  # noqa: E402
+from scaler.training.loop.schedule import learning_rate, stage_of  # noqa: E402
+from scaler.training.loop.steps import Stepper, StepSettings, drop_unless_finite, parts  # noqa: E402
 from scaler.training.losses import detection_loss  # noqa: E402
-from scaler.training.memory import halved, is_out_of_memory  # noqa: E402
-from scaler.training.module import to_torch  # noqa: E402
-from scaler.training.optimiser import make_optimiser, set_rate  # noqa: E402
+from scaler.training.network.memory import halved, is_out_of_memory  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 from scaler.training.recipe import Loss, Optimiser, Stage, read_recipe, recipe_names  # noqa: E402
-from scaler.training.rng import restore_rng, rng_state, seeded  # noqa: E402
-from scaler.training.schedule import learning_rate, stage_of  # noqa: E402
-from scaler.training.steps import Stepper, StepSettings, drop_unless_finite, parts  # noqa: E402
 
 SETTINGS = StepSettings(device="cpu", preprocessing=SPEC.preprocessing)
 YOLOV3 = Loss(kind="yolov3")

@@ -24,8 +24,8 @@ h5py = pytest.importorskip("h5py", reason="h5py is not installed")
 from pretrained_files import renamed, write_keras  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from scaler.training.mapping import torchvision_mobilenetv2  # noqa: E402
-from scaler.training.module import to_torch  # noqa: E402
+from scaler.training.network.mapping import torchvision_mobilenetv2  # noqa: E402
+from scaler.training.network.module import to_torch  # noqa: E402
 from scaler.training.pretrained.files import read_arrays, read_content  # noqa: E402
 from scaler.training.pretrained.weights import import_weights, read_weights  # noqa: E402
 

@@ -25,7 +25,7 @@ from scaler.search.claims import Jobs, open_jobs
 from scaler.search.result import Candidate
 from scaler.search.result_file import read_result
 from scaler.search.storage import with_storage
-from scaler.training.winners import FrontOutcome, TrainOne, spread, train_front, winners
+from scaler.training.runs.winners import FrontOutcome, TrainOne, spread, train_front, winners
 
 FRONT = nano().front
 IDS = [candidate.id for candidate in FRONT]
@@ -219,7 +219,7 @@ recording.write_reports = lambda *_: None
 from sample_runs import sample_run
 from scaler.accuracy.runs import write_run
 from scaler.search.result_file import read_result
-from scaler.training.winners import train_front
+from scaler.training.runs.winners import train_front
 
 result, storage, folder, name, count, seconds, lease = sys.argv[1:]
 log = []

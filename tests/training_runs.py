@@ -18,13 +18,13 @@ from scaler.graph.graph import Graph, GraphBuilder
 from scaler.models.blocks import conv_block
 from scaler.models.detectors.families import FAMILIES, Family
 from scaler.models.heads import yolov3
-from scaler.training.batches import Batch
-from scaler.training.events import Epoch, Outcome, Start, Step
-from scaler.training.loop import train
-from scaler.training.network import NetworkSpec
-from scaler.training.plan import TrainingPlan
+from scaler.training.loop.batches import Batch
+from scaler.training.loop.events import Epoch, Outcome, Start, Step
+from scaler.training.loop.plan import TrainingPlan
+from scaler.training.loop.train import train
+from scaler.training.losses.targets import Targets
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.recipe import Recipe, Stage, read_recipe
-from scaler.training.targets import Targets
 
 SIZE = 64
 CLASSES = ("blue", "red")

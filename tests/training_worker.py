@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from training_runs import Listener, MemorySource, batch_of, plan, recipe, toy_family
 
-from scaler.training.batches import Batch
-from scaler.training.distributed import World, join
-from scaler.training.loop import train
+from scaler.training.loop.batches import Batch
+from scaler.training.loop.distributed import World, join
+from scaler.training.loop.train import train
 from scaler.training.recipe import LossKind, Stage
 
 

@@ -135,7 +135,7 @@ def anchors_command(
     from scaler.data.anchors import cluster_anchors  # noqa: PLC0415
     from scaler.data.data_file import read_splits  # noqa: PLC0415
     from scaler.models.detectors.families import FAMILIES  # noqa: PLC0415
-    from scaler.training.candidates import one  # noqa: PLC0415
+    from scaler.training.runs.candidates import one  # noqa: PLC0415
 
     named = one(network, pick=pick)
     family = FAMILIES[named.family]

@@ -66,7 +66,7 @@ def command(
         raise UsageError("on which pictures? give for instance --data data.toml")
     from scaler.evaluation.detections import Selection  # noqa: PLC0415
     from scaler.evaluation.evaluate import evaluate  # noqa: PLC0415  (the help needs no numpy)
-    from scaler.training.loading import load_detector  # noqa: PLC0415
+    from scaler.training.network.loading import load_detector  # noqa: PLC0415
 
     dataset = _split(data, split)
     _tell_findings(dataset)

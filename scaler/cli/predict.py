@@ -39,7 +39,7 @@ def command(
     from scaler.evaluation.detections import Selection  # noqa: PLC0415
     from scaler.evaluation.predict import predict  # noqa: PLC0415  (the help needs no numpy)
     from scaler.evaluation.sources import find_sources  # noqa: PLC0415
-    from scaler.training.loading import load_detector  # noqa: PLC0415
+    from scaler.training.network.loading import load_detector  # noqa: PLC0415
 
     found = find_sources(sources, out)
     detector = load_detector(model, device, half=half)

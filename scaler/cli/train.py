@@ -16,10 +16,10 @@ from scaler.cli.options import Json, console, print_json, say
 from scaler.errors import UsageError
 
 if TYPE_CHECKING:
-    from scaler.training.events import Report
-    from scaler.training.order import Order
-    from scaler.training.run import Trained
-    from scaler.training.winners import FrontOutcome
+    from scaler.training.loop.events import Report
+    from scaler.training.runs.order import Order
+    from scaler.training.runs.run import Trained
+    from scaler.training.runs.winners import FrontOutcome
 
 Network = Annotated[
     str | None,
@@ -148,7 +148,7 @@ def command(
         _show_recipe(show_recipe)
         return
     network, data = _required(network, data)
-    from scaler.training.order import Order  # noqa: PLC0415
+    from scaler.training.runs.order import Order  # noqa: PLC0415
 
     order = Order(
         data=data,
@@ -199,7 +199,7 @@ def _one(
     order: Order, network: str, pick: str, device: str | None, space: str | None, out: Path | None,
     *, resume: bool, json_output: bool,
 ) -> None:  # fmt: skip
-    from scaler.training.run import Naming, train_named  # noqa: PLC0415
+    from scaler.training.runs.run import Naming, train_named  # noqa: PLC0415
 
     naming = Naming(network, pick=pick, device=device, space=space)
     trained = train_named(order, naming, out, _screen, say, resume=resume)
@@ -211,7 +211,7 @@ def _front(
     order: Order, network: str, out: Path | None, device: str | None, count: int | None, storage: str | None,
     *, retry: bool, json_output: bool,
 ) -> None:  # fmt: skip
-    from scaler.training.run import default_folder, train_front  # noqa: PLC0415
+    from scaler.training.runs.run import default_folder, train_front  # noqa: PLC0415
 
     if not network.endswith(".json"):
         raise UsageError(f"--pick front is for the pareto.json of a search, not for {network}")
@@ -235,7 +235,7 @@ def _front(
 @contextmanager
 def _screen() -> Iterator[Report]:
     """A bar on a terminal, otherwise a line an epoch."""
-    from scaler.training.progress import Bar, Lines  # noqa: PLC0415
+    from scaler.training.runs.progress import Bar, Lines  # noqa: PLC0415
 
     if not sys.stderr.isatty():
         yield Lines()

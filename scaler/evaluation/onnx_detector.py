@@ -22,7 +22,7 @@ _TODO = "name the best.onnx of a training run"
 
 
 class OnnxDetector:
-    """Runs a file that `scaler.training.onnx_file` wrote: outputs `boxes` and `scores`, before NMS.
+    """Runs a file that `scaler.training.network.onnx_file` wrote: outputs `boxes` and `scores`, before NMS.
 
     Args:
         path: The file.

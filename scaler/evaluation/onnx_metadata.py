@@ -1,7 +1,7 @@
 """What a detector's ONNX file says of itself: classes and how it wants pictures, as JSON under the key `scaler`.
 
-ONNX calls this `metadata_props`. `scaler.training.onnx_file` writes it; whoever runs the file elsewhere reads it with
-any ONNX tool.
+ONNX calls this `metadata_props`. `scaler.training.network.onnx_file` writes it; whoever runs the file elsewhere
+reads it with any ONNX tool.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from torch import Tensor, distributed, nn
 
 from scaler.errors import UnsupportedError
 from scaler.graph.boxes import BoxCoding
-from scaler.training.codings import Outputs, anchors_of, by_scale, map_sizes, priors_of
 from scaler.training.losses.base import LossFunction, Said, Task, counted
 from scaler.training.losses.retinanet import retinanet
+from scaler.training.losses.targets import LossParts, Targets
 from scaler.training.losses.yolov3 import yolov3
 from scaler.training.losses.yolov4 import scaled_yolov4
+from scaler.training.network.codings import Outputs, anchors_of, by_scale, map_sizes, priors_of
 from scaler.training.recipe import Loss, LossKind
-from scaler.training.targets import LossParts, Targets
 
 LOSSES: Mapping[LossKind, LossFunction] = MappingProxyType(
     {"yolov3": yolov3, "scaled-yolov4": scaled_yolov4, "retinanet": retinanet}

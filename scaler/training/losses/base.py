@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from scaler.graph.boxes import BoxCoding
-from scaler.training.codings import Priors
+from scaler.training.losses.targets import LossParts, Targets
+from scaler.training.network.codings import Priors
 from scaler.training.recipe import Loss
-from scaler.training.targets import LossParts, Targets
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scaler.training.codings import deltas_to, joined
 from scaler.training.losses.base import Mean, Objects, Said, Task, one_hot
 from scaler.training.losses.boxes import pairwise_iou
 from scaler.training.losses.focal import focal
-from scaler.training.targets import LossParts
+from scaler.training.losses.targets import LossParts
+from scaler.training.network.codings import deltas_to, joined
 
 POSITIVE, NEGATIVE = 0.5, 0.4
 

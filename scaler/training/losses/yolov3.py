@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 from torch.nn.functional import pad
 
-from scaler.training.codings import boxes_from, joined
 from scaler.training.losses.base import Mean, Objects, Said, Task, largest
 from scaler.training.losses.boxes import giou, iou, pairwise_iou
-from scaler.training.targets import LossParts
+from scaler.training.losses.targets import LossParts
+from scaler.training.network.codings import boxes_from, joined
 
 
 def yolov3(task: Task, said: Said, objects: Objects, mean: Mean) -> LossParts:

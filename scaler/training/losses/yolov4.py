@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
-from scaler.training.codings import boxes_from
 from scaler.training.losses.base import Mean, Objects, Said, Task, largest
 from scaler.training.losses.boxes import ciou
-from scaler.training.targets import LossParts
+from scaler.training.losses.targets import LossParts
+from scaler.training.network.codings import boxes_from
 
 _COCO_CLASSES = 80
 """The gain of the classes is given for these."""

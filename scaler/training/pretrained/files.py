@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from scaler.errors import FileError, MissingExtraError, listed
-from scaler.training.checkpoint import KIND as CHECKPOINT
-from scaler.training.mapping import State
+from scaler.training.network.checkpoint import KIND as CHECKPOINT
+from scaler.training.network.mapping import State
 from scaler.training.pretrained import keras_h5
 
 FileKind: TypeAlias = Literal["PyTorch", "safetensors", "HDF5"]

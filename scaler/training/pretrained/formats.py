@@ -13,7 +13,7 @@ from scaler.export.weights import shapes
 from scaler.graph.graph import Graph
 from scaler.graph.ops import PaddingStyle
 from scaler.models.backbones import efficientnet, mobilenetv2, resnet, vgg
-from scaler.training.mapping import (
+from scaler.training.network.mapping import (
     Naming,
     State,
     timm_efficientnet,
@@ -21,7 +21,7 @@ from scaler.training.mapping import (
     torchvision_resnet,
     torchvision_vgg,
 )
-from scaler.training.module import module_name, state_names
+from scaler.training.network.module import module_name, state_names
 from scaler.training.pretrained.catalogue import Network, NormalisationName
 from scaler.training.pretrained.files import Arrays, Content
 from scaler.training.pretrained.namings import (

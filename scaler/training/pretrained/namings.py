@@ -1,4 +1,4 @@
-"""Names of layers in implementations that `scaler.training.mapping` does not have: Keras', EfficientNet-PyTorch's."""
+"""Names of layers in implementations that `network.mapping` does not have: Keras', EfficientNet-PyTorch's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from string import ascii_lowercase
 
 from scaler.graph.graph import Graph, Layer
-from scaler.training.mapping import Naming, State
-from scaler.training.module import STATE
+from scaler.training.network.mapping import Naming, State
+from scaler.training.network.module import STATE
 
 BACKBONE = "backbone."
 """How the names of a backbone's layers begin."""

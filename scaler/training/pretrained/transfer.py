@@ -15,9 +15,9 @@ from scaler.errors import UnsupportedError, UsageError
 from scaler.export.weights import shapes
 from scaler.graph.graph import Graph, Layer
 from scaler.graph.ops import Conv
-from scaler.training.mapping import Naming, load_state
-from scaler.training.module import module_name, state_names
-from scaler.training.network import NetworkSpec
+from scaler.training.network.mapping import Naming, load_state
+from scaler.training.network.module import module_name, state_names
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.pretrained.formats import network_of, same_shape
 from scaler.training.pretrained.namings import BACKBONE, owners
 from scaler.training.pretrained.weights import Weights

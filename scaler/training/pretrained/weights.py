@@ -12,8 +12,9 @@ from scaler.errors import UsageError, UserError, unknown_name
 from scaler.graph.graph import Graph
 from scaler.graph.ops import BatchNorm, PaddingStyle
 from scaler.reader import Reader
-from scaler.training.mapping import Naming, State
-from scaler.training.module import module_name
+from scaler.training.network.mapping import Naming, State
+from scaler.training.network.module import module_name
+from scaler.training.network.spec_data import read_spec
 from scaler.training.pretrained.catalogue import (
     NORMALISATIONS,
     NormalisationName,
@@ -25,7 +26,6 @@ from scaler.training.pretrained.facts import Facts, Imported, check_name, import
 from scaler.training.pretrained.files import SUFFIXES, Arrays, Content, FileKind, read_arrays, read_content
 from scaler.training.pretrained.formats import Recognised, classifier, recognise
 from scaler.training.pretrained.namings import owners
-from scaler.training.spec_data import read_spec
 
 _TENSORFLOW_EPSILON = 1e-3
 _TIMM_EPSILONS: dict[PaddingStyle, float] = {"same": _TENSORFLOW_EPSILON, "symmetric": 1e-5}

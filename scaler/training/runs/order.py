@@ -21,15 +21,15 @@ from scaler.data.preprocessing import Preprocessing
 from scaler.errors import UnsupportedError, UsageError, unknown_name
 from scaler.graph.graph import Graph
 from scaler.host import host_cpu
-from scaler.training.candidates import Named
-from scaler.training.detector import checked_device
+from scaler.training.loop.plan import BestBy, InitialWeights, Precision, TrainingPlan
 from scaler.training.losses import detection_loss
-from scaler.training.module import to_torch
-from scaler.training.network import NetworkSpec
-from scaler.training.plan import BestBy, InitialWeights, Precision, TrainingPlan
+from scaler.training.network.detector import checked_device
+from scaler.training.network.module import to_torch
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.pretrained.transfer import prepared, transfer
 from scaler.training.pretrained.weights import Weights, read_weights
 from scaler.training.recipe import AnchorChoice, Recipe, read_recipe, recipe_names
+from scaler.training.runs.candidates import Named
 
 Tell: TypeAlias = Callable[[str], None]
 

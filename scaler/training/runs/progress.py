@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from scaler.report.glyphs import for_encoding
-from scaler.training.events import Epoch, Outcome, Report, Silent, Start, Step
+from scaler.training.loop.events import Epoch, Outcome, Report, Silent, Start, Step
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -29,10 +29,11 @@ from scaler.data.dataset import Splits
 from scaler.errors import UserError
 from scaler.files import make_folder, read_json, write_atomic
 from scaler.report.recording import locked
-from scaler.training.network import NetworkSpec
-from scaler.training.plan import BEST, LAST
+from scaler.training.loop.differences import differences
+from scaler.training.loop.plan import BEST, LAST
+from scaler.training.network.spec import NetworkSpec
+from scaler.training.network.spec_data import spec_data
 from scaler.training.recipe import Recipe
-from scaler.training.spec_data import spec_data
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.csv"
 ONNX = "best.onnx"
@@ -145,11 +146,10 @@ def same_configuration(path: Path, configuration: Configuration) -> None:
         UserError: It is of another one, or of none that can be read; one line with what differs.
     """
     reader = read_json(path / CONFIG, schema_version=SCHEMA_VERSION)
-    before, now = (dict(_flat(_identity(get))) for get in (reader.raw, configuration.as_data().get))
-    for key in {**before, **now}:
-        if before.get(key) != now.get(key):
-            there, here = (_shown(values.get(key)) for values in (before, now))
-            found = f"{key} is {there} there, {here} here"
+    before, now = (_identity(get) for get in (reader.raw, configuration.as_data().get))
+    for where, there, here in differences(before, now):
+        if where not in _MOVABLE:
+            found = f"{where} is {_shown(there)} there, {_shown(here)} here"
             raise UserError(f"{path} holds a run of another configuration: {found}; --out another folder")
 
 
@@ -186,18 +186,6 @@ def _check_free(path: Path) -> None:
 
 def _identity(get: Any) -> dict[str, Any]:
     return {section: get(section, None) for section in IDENTITY}
-
-
-def _flat(data: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by dotted path."""
-    if isinstance(data, Mapping) and data:
-        for key, value in data.items():
-            yield from _flat(value, f"{where}.{key}" if where else str(key))
-    elif isinstance(data, list) and any(isinstance(item, Mapping) for item in data):
-        for index, item in enumerate(data):
-            yield from _flat(item, f"{where}[{index}]")
-    elif where not in _MOVABLE:
-        yield where, data
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch.amp import GradScaler
 
-from scaler.training.plan import Precision
+from scaler.training.loop.plan import Precision
 
 _TYPES: Mapping[Precision, torch.dtype] = MappingProxyType({"bf16": torch.bfloat16, "fp16": torch.float16})
 

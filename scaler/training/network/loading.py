@@ -33,9 +33,9 @@ def load_detector(path: Path | str, device: str = "auto", *, half: bool = False)
             from scaler.training import require_torch  # noqa: PLC0415
 
             require_torch()
-            from scaler.training.checkpoint import load_into, read_checkpoint  # noqa: PLC0415
-            from scaler.training.detector import TorchDetector  # noqa: PLC0415
-            from scaler.training.module import to_torch  # noqa: PLC0415
+            from scaler.training.network.checkpoint import load_into, read_checkpoint  # noqa: PLC0415
+            from scaler.training.network.detector import TorchDetector  # noqa: PLC0415
+            from scaler.training.network.module import to_torch  # noqa: PLC0415
 
             checkpoint = read_checkpoint(path)
             module = to_torch(checkpoint.spec.graph())

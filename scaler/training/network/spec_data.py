@@ -8,7 +8,7 @@ from scaler.data.preprocessing import RGB3, Preprocessing
 from scaler.errors import UserError, unknown_name
 from scaler.models.detectors.families import FAMILIES
 from scaler.reader import Reader
-from scaler.training.network import Anchors, NetworkSpec, Value
+from scaler.training.network.spec import Anchors, NetworkSpec, Value
 
 
 def spec_data(spec: NetworkSpec) -> dict[str, Any]:

@@ -22,10 +22,9 @@ from torch.utils.data import Dataset as TorchDataset
 from scaler.data import require_cv2
 from scaler.data.augment import Augmenter, generator
 from scaler.data.dataset import Boxes, Dataset, IntArray
-from scaler.data.preprocessing import UNIT, Preprocessing
 from scaler.data.reading import ReadPictures
 from scaler.errors import UserError
-from scaler.training.targets import Targets
+from scaler.training.losses.targets import Targets
 
 Cache: TypeAlias = Literal["none", "memory"]
 CACHE_MIB = 2048.0
@@ -38,7 +37,7 @@ class Batch(NamedTuple):
     """Pictures and their objects."""
 
     images: Tensor
-    """`[n, 3, size, size]`, uint8, RGB; in memory the channels come last. `ToInput` makes it what a network reads."""
+    """`[n, 3, size, size]`, uint8, RGB; in memory the channels are last; `network.input.ToInput` makes floats of it."""
     targets: Targets
     """Without the ignored objects."""
     indices: Tensor
@@ -172,35 +171,6 @@ def batches(
     pictures = ReadPictures(dataset, cache_mib if cache == "memory" else 0.0)
     order = _Order(len(pictures), batch, seed, rank, world)
     return Batches(_Maker(pictures, augmenter, seed), order, workers, pin, warn or _to_standard_error)
-
-
-class ToInput:
-    """Makes of pictures what a network reads: `data.preprocessing.normalised` on a device, their layout kept.
-
-    Args:
-        preprocessing: Mean and deviation.
-        device: Where the result lies.
-    """
-
-    def __init__(self, preprocessing: Preprocessing, device: str | torch.device = "cpu") -> None:
-        self._device = device
-        self._plain = (preprocessing.mean, preprocessing.std) == UNIT
-        self._mean, self._std = (
-            torch.tensor(parts, dtype=torch.float32, device=device)[:, None, None]
-            for parts in (preprocessing.mean, preprocessing.std)
-        )
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Of uint8 pictures `[n, 3, s, s]` the input, float32."""
-        return self.normalised(self.unit(images))
-
-    def unit(self, images: Tensor) -> Tensor:
-        """From 0 to 1, float32; uint8 pictures travel to the device as they are, a quarter of the bytes."""
-        return images.to(self._device, non_blocking=True).float().mul_(1 / 255)
-
-    def normalised(self, values: Tensor) -> Tensor:
-        """Pictures from 0 to 1 by mean and deviation; gradients go through."""
-        return values if self._plain else (values - self._mean).div_(self._std)
 
 
 def epoch_order(pictures: int, seed: int, epoch: int) -> IntArray:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from scaler.data.dataset import Dataset
 from scaler.errors import UserError
 from scaler.evaluation.detections import Selection
-from scaler.training.network import NetworkSpec
+from scaler.training.network.spec import NetworkSpec
 from scaler.training.recipe import Recipe
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]

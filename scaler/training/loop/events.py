@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scaler.evaluation.metrics import Metrics
-from scaler.training.plan import TrainingPlan
+from scaler.training.loop.plan import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

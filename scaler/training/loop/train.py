@@ -17,25 +17,25 @@ from scaler.evaluation.detections import Detector, Selection
 from scaler.evaluation.evaluate import evaluate as evaluate_detector
 from scaler.evaluation.metrics import Metrics
 from scaler.files import make_folder
-from scaler.training.batches import Batch, batches, killed_workers_told
-from scaler.training.detector import TorchDetector
-from scaler.training.distributed import World
-from scaler.training.events import Epoch, Outcome, Report, Silent, Start, Step
-from scaler.training.freezing import training_mode
-from scaler.training.health import diverged
-from scaler.training.interrupts import Interrupts
+from scaler.training.loop.batches import Batch, batches, killed_workers_told
+from scaler.training.loop.distributed import World
+from scaler.training.loop.events import Epoch, Outcome, Report, Silent, Start, Step
+from scaler.training.loop.freezing import training_mode
+from scaler.training.loop.health import diverged
+from scaler.training.loop.interrupts import Interrupts
+from scaler.training.loop.multi_scale import drawn_size
+from scaler.training.loop.pace import Pace
+from scaler.training.loop.plan import TrainingPlan, check
+from scaler.training.loop.resume import resume
+from scaler.training.loop.rng import seeded
+from scaler.training.loop.saving import save_best, save_last
+from scaler.training.loop.schedule import learning_rate, stage_of
+from scaler.training.loop.session import Session
+from scaler.training.loop.settings import settings
+from scaler.training.loop.steps import LOSSES, Stepper, StepSettings
 from scaler.training.losses import detection_loss
-from scaler.training.memory import full_memory_told, halved, is_out_of_memory, release, used_mib
-from scaler.training.multi_scale import drawn_size
-from scaler.training.pace import Pace
-from scaler.training.plan import TrainingPlan, check
-from scaler.training.resume import resume
-from scaler.training.rng import seeded
-from scaler.training.saving import save_best, save_last
-from scaler.training.schedule import learning_rate, stage_of
-from scaler.training.session import Session
-from scaler.training.settings import settings
-from scaler.training.steps import LOSSES, Stepper, StepSettings
+from scaler.training.network.detector import TorchDetector
+from scaler.training.network.memory import full_memory_told, halved, is_out_of_memory, release, used_mib
 
 STEPS_BETWEEN_READINGS = 10
 """On a GPU, whose numbers are waited for only so often; on a CPU every step is read."""
@@ -49,7 +49,7 @@ class Evaluate(Protocol):
 
 
 class Source(Protocol):
-    """Where batches come from; `scaler.training.batches.Batches`."""
+    """Where batches come from; `scaler.training.loop.batches.Batches`."""
 
     def __len__(self) -> int:
         """Steps of an epoch."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from scaler.data.dataset import FloatArray
 from scaler.report.picture import COLOURS, FAINT, INK, MUTED, write_pictures
-from scaler.training.logs import Row
+from scaler.training.runs.logs import Row
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scaler.graph.graph import Graph
-from scaler.training.averaging import MovingAverage
-from scaler.training.distributed import World
-from scaler.training.freezing import freeze
-from scaler.training.heads import initialise_heads
-from scaler.training.health import Health
-from scaler.training.module import to_torch
-from scaler.training.optimiser import make_optimiser
-from scaler.training.plan import TrainingPlan
-from scaler.training.precision import make_scaler
+from scaler.training.loop.averaging import MovingAverage
+from scaler.training.loop.distributed import World
+from scaler.training.loop.freezing import freeze
+from scaler.training.loop.health import Health
+from scaler.training.loop.optimiser import make_optimiser
+from scaler.training.loop.plan import TrainingPlan
+from scaler.training.loop.precision import make_scaler
+from scaler.training.loop.rng import restore_rng, rng_state
+from scaler.training.loop.schedule import Place, stage_of
+from scaler.training.loop.steps import LOSSES
+from scaler.training.network.heads import initialise_heads
+from scaler.training.network.module import to_torch
 from scaler.training.recipe import Recipe
-from scaler.training.rng import restore_rng, rng_state
-from scaler.training.schedule import Place, stage_of
-from scaler.training.steps import LOSSES
 
 
 @dataclass(kw_only=True)

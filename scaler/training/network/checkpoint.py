@@ -19,8 +19,8 @@ from scaler.errors import FileError
 from scaler.evaluation.detections import Selection
 from scaler.files import write_atomic
 from scaler.reader import Reader
-from scaler.training.network import NetworkSpec
-from scaler.training.spec_data import read_spec, spec_data
+from scaler.training.network.spec import NetworkSpec
+from scaler.training.network.spec_data import read_spec, spec_data
 
 KIND, SCHEMA_VERSION = "scaler-checkpoint", 1
 _ANOTHER = "name a .pt file that scaler train wrote"

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from scaler.errors import UserError
-from scaler.training.plan import TrainingPlan
+from scaler.training.loop.plan import TrainingPlan
 
 WINDOW = 100
 """Steps whose median the loss is compared with."""

@@ -24,23 +24,19 @@ from scaler.export import require_onnx
 from scaler.files import read_json, read_toml, write_atomic
 from scaler.report.recording import record
 from scaler.search.result import Candidate
-from scaler.training import winners
-from scaler.training.batches import batches
-from scaler.training.candidates import Named, of_search, one, picks
-from scaler.training.checkpoint import load_into, read_checkpoint
-from scaler.training.detector import TorchDetector, checked_device
-from scaler.training.distributed import World, join
-from scaler.training.environment import differences, environment
-from scaler.training.events import Outcome, Report, Silent
-from scaler.training.logs import require_tensorboard
-from scaler.training.loop import train
-from scaler.training.module import to_torch, weights_of
-from scaler.training.order import Order, Prepared, prepare, recipe_of, weights_label
-from scaler.training.plan import LAST, TrainingPlan, check
+from scaler.training.loop.batches import batches
+from scaler.training.loop.distributed import World, join
+from scaler.training.loop.events import Outcome, Report, Silent
+from scaler.training.loop.plan import LAST, TrainingPlan, check
+from scaler.training.loop.train import train
+from scaler.training.network.checkpoint import load_into, read_checkpoint
+from scaler.training.network.detector import TorchDetector, checked_device
+from scaler.training.network.module import to_torch, weights_of
 from scaler.training.pretrained.weights import read_weights
-from scaler.training.progress import Several
-from scaler.training.recorder import Recorder, draw_batch, draw_precision_recall, draw_predictions
-from scaler.training.run_folder import (
+from scaler.training.runs import winners
+from scaler.training.runs.candidates import Named, of_search, one, picks
+from scaler.training.runs.environment import differences, environment
+from scaler.training.runs.folder import (
     ENVIRONMENT,
     ONNX,
     SCHEMA_VERSION,
@@ -50,6 +46,10 @@ from scaler.training.run_folder import (
     claim,
     same_configuration,
 )
+from scaler.training.runs.logs import require_tensorboard
+from scaler.training.runs.order import Order, Prepared, prepare, recipe_of, weights_label
+from scaler.training.runs.progress import Several
+from scaler.training.runs.recorder import Recorder, draw_batch, draw_precision_recall, draw_predictions
 
 Screen: TypeAlias = Callable[[], AbstractContextManager[Report]]
 """Opens what shows a run to the user."""
@@ -77,7 +77,7 @@ def _data_name(data: Path) -> str:
 
 
 class Naming(NamedTuple):
-    """How a command line names a network, see `scaler.training.candidates.one`."""
+    """How a command line names a network, see `scaler.training.runs.candidates.one`."""
 
     network: str
     pick: str = "best"
@@ -326,7 +326,7 @@ def _conclude(
             draw_predictions(_detector(plan, best), plan.val, plan.selection, title, folder)
         with _told(ONNX, show):
             require_onnx()
-            from scaler.training.onnx_file import write_onnx  # noqa: PLC0415
+            from scaler.training.network.onnx_file import write_onnx  # noqa: PLC0415
 
             write_onnx(plan.spec, weights_of(_loaded(best)), folder.file(ONNX), selection=plan.selection)
     return Trained(run, folder.path, outcome.reason, saved)

@@ -15,7 +15,7 @@ def fused(module: nn.Module) -> fx.GraphModule:
     somebody else reads the convolution too. Where scales share a convolution, they must share the normalisation.
 
     Args:
-        module: What `scaler.training.module.to_torch` made; stays as it is.
+        module: What `scaler.training.network.module.to_torch` made; stays as it is.
     """
     network = copy.deepcopy(module).eval()
     traced = network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)

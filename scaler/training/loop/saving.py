@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import scaler
 from scaler.evaluation.metrics import Metrics
-from scaler.training.checkpoint import Checkpoint, Facts, write_checkpoint
-from scaler.training.health import diverged
-from scaler.training.plan import TrainingPlan
-from scaler.training.session import Session
+from scaler.training.loop.health import diverged
+from scaler.training.loop.plan import TrainingPlan
+from scaler.training.loop.session import Session
+from scaler.training.network.checkpoint import Checkpoint, Facts, write_checkpoint
 
 
 def save_last(session: Session, plan: TrainingPlan) -> None:

@@ -14,13 +14,13 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from scaler.data.preprocessing import Preprocessing
-from scaler.training.adversarial import adversarial
-from scaler.training.batches import ToInput
-from scaler.training.multi_scale import resize_batch
-from scaler.training.optimiser import set_rate
-from scaler.training.plan import Precision
-from scaler.training.precision import autocast
-from scaler.training.targets import LossParts, Targets
+from scaler.training.loop.adversarial import adversarial
+from scaler.training.loop.multi_scale import resize_batch
+from scaler.training.loop.optimiser import set_rate
+from scaler.training.loop.plan import Precision
+from scaler.training.loop.precision import autocast
+from scaler.training.losses.targets import LossParts, Targets
+from scaler.training.network.input import ToInput
 
 LOSSES = ("box", "objectness", "classes", "adversarial")
 """Parts of what is optimised."""

@@ -12,12 +12,12 @@ from scaler.data.images import BrokenPictureError, read_image
 from scaler.evaluation.coco_ap import RECALLS
 from scaler.evaluation.detections import Detector, Selection
 from scaler.evaluation.metrics import Metrics
-from scaler.training.batches import Batch
-from scaler.training.events import Epoch, Outcome, Silent, Start, Step
-from scaler.training.logs import MetricsFile, Row, TensorBoard
-from scaler.training.pictures import Tile, write_batch, write_predictions
-from scaler.training.plots import write_ap, write_loss, write_precision_recall
-from scaler.training.run_folder import METRICS, RunFolder
+from scaler.training.loop.batches import Batch
+from scaler.training.loop.events import Epoch, Outcome, Silent, Start, Step
+from scaler.training.runs.folder import METRICS, RunFolder
+from scaler.training.runs.logs import MetricsFile, Row, TensorBoard
+from scaler.training.runs.pictures import Tile, write_batch, write_predictions
+from scaler.training.runs.plots import write_ap, write_loss, write_precision_recall
 
 REDRAW_SECONDS = 30.0
 """Least time between two drawings of the curves while the run goes on."""

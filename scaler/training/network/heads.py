@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scaler.graph.boxes import BoxCoding, Scale
 from scaler.graph.graph import Graph, Layer
 from scaler.graph.ops import Conv
-from scaler.training.module import module_name
+from scaler.training.network.module import module_name
 
 PRIOR = 0.01
 """Chance of an object that RetinaNet starts from (Detectron: PRIOR_PROB)."""
@@ -32,7 +32,7 @@ def initialise_heads(module: nn.Module, graph: Graph, classes: int, *, seed: int
     objectness and classes low (Scaled-YOLOv4's code); YOLO-ReT's head has none.
 
     Args:
-        module: What `scaler.training.module.to_torch` made of the graph.
+        module: What `scaler.training.network.module.to_torch` made of the graph.
         graph: The network; nothing is done where it is no detector.
         classes: Number of classes.
         seed: Of the random numbers.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from scaler.errors import UnsupportedError
 from scaler.graph.graph import Graph, Layer, Placement
 from scaler.graph.ops import BatchNorm, Conv
-from scaler.training.module import STATE, module_name, state_names
+from scaler.training.network.module import STATE, module_name, state_names
 
 Naming: TypeAlias = Mapping[str, str]
 """Their module by our layer."""
@@ -48,7 +48,7 @@ def load_state(
     """Fill the module of a graph with another implementation's numbers; all that fits or, after an error, nothing.
 
     Args:
-        module: What `scaler.training.module.to_torch` made of the graph.
+        module: What `scaler.training.network.module.to_torch` made of the graph.
         graph: The network.
         state: The other implementation's numbers.
         naming: Where they lie.

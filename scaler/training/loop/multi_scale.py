@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from scaler.training.targets import Targets
+from scaler.training.losses.targets import Targets
 
 STEPS = 10
 """That keep a size."""

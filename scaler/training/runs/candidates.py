@@ -16,7 +16,7 @@ from scaler.search.result import Candidate, DeviceResult, SearchResult
 from scaler.search.result_file import read_result
 from scaler.space import Space
 from scaler.space_file import read_space
-from scaler.training.network import Value
+from scaler.training.network.spec import Value
 
 _ANY_CLASSES = 20
 

@@ -14,11 +14,11 @@ from scaler.data.preprocessing import Preprocessing
 from scaler.errors import UnsupportedError, UserError
 from scaler.evaluation.detect import detect
 from scaler.evaluation.detections import Detections, Selection
-from scaler.training.batches import ToInput
-from scaler.training.codings import decoded
-from scaler.training.fusing import fused
-from scaler.training.memory import is_out_of_memory, release
-from scaler.training.network import NetworkSpec
+from scaler.training.network.codings import decoded
+from scaler.training.network.fusing import fused
+from scaler.training.network.input import ToInput
+from scaler.training.network.memory import is_out_of_memory, release
+from scaler.training.network.spec import NetworkSpec
 
 
 class TorchDetector:
@@ -26,7 +26,7 @@ class TorchDetector:
 
     Args:
         spec: The network.
-        module: What `scaler.training.module.to_torch` made of the spec's graph, with its numbers.
+        module: What `scaler.training.network.module.to_torch` made of the spec's graph, with its numbers.
         device: Where to run: `cpu`, `cuda`, `cuda:1`, or `auto`.
         fuse: Whether batch normalisation is folded into the convolutions: the same numbers, faster.
         half: Whether the network runs in 16 bits, on a GPU; boxes are decoded in 32.

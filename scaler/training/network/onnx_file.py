@@ -12,7 +12,7 @@ from scaler.export import onnx_model
 from scaler.export.decode import Decode
 from scaler.export.onnx_model import DEFAULT_OPSET
 from scaler.export.weights import WeightSource
-from scaler.training.network import NetworkSpec
+from scaler.training.network.spec import NetworkSpec
 
 
 def write_onnx(
@@ -28,7 +28,7 @@ def write_onnx(
 
     Args:
         spec: The network.
-        weights: Its numbers: `scaler.training.module.weights_of(module)`.
+        weights: Its numbers: `scaler.training.network.module.weights_of(module)`.
         path: The file, written whole or not at all.
         selection: Which boxes counted when the network's AP was computed; the file tells, so that whoever evaluates it
             gets the same.
