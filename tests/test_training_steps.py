@@ -16,9 +16,9 @@ from scaler.errors import UserError  # noqa: E402
 from scaler.training.loop.averaging import MovingAverage  # noqa: E402
 from scaler.training.loop.freezing import freeze, training_mode  # noqa: E402
 from scaler.training.loop.health import PATIENCE, Health  # noqa: E402
-from scaler.training.loop.optimiser import make_optimiser, set_rate  # noqa: E402
+from scaler.training.loop.optimiser import make_optimiser, set_rates  # noqa: E402
 from scaler.training.loop.rng import restore_rng, rng_state, seeded  # noqa: E402
-from scaler.training.loop.schedule import learning_rate, stage_of  # noqa: E402
+from scaler.training.loop.schedule import Rates, rates, stage_of  # noqa: E402
 from scaler.training.loop.steps import Stepper, StepSettings, drop_unless_finite, parts  # noqa: E402
 from scaler.training.losses import detection_loss  # noqa: E402
 from scaler.training.network.memory import halved, is_out_of_memory  # noqa: E402
@@ -27,6 +27,7 @@ from scaler.training.recipe import Loss, Optimiser, Stage, read_recipe, recipe_n
 
 SETTINGS = StepSettings(device="cpu", preprocessing=SPEC.preprocessing)
 YOLOV3 = Loss(kind="yolov3")
+PLAIN = Rates(0.1, 0.1, 0.9)
 
 
 def stepper(
@@ -87,7 +88,7 @@ class TestUpdate:
     def test_clipping_shortens_the_gradient_to_its_bound(self):
         own = stepper(settings=replace(SETTINGS, clip=1e-2))
         _, before = gradients(own, 6)
-        norm = own.update(0.1)
+        norm = own.update(PLAIN)
         after = torch.cat([weight.grad.flatten() for weight in own._learning])
         torch.testing.assert_close(norm, before.norm())
         torch.testing.assert_close(after, before * (1e-2 / before.norm()), rtol=1e-3, atol=1e-9)
@@ -96,7 +97,7 @@ class TestUpdate:
         plain, scaled = stepper(), stepper(scaler=True)
         for own in (plain, scaled):
             gradients(own, 6)
-            own.update(0.1)
+            own.update(PLAIN)
         for ours, theirs in zip(plain._learning, scaled._learning, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -105,7 +106,7 @@ class TestUpdate:
         for _ in range(PATIENCE + 1):
             losses, _ = gradients(own, 6)
             own._learning[0].grad.fill_(math.inf)
-            norm = float(own.update(0.1))
+            norm = float(own.update(PLAIN))
             named = {"box": float(losses[0]), "total": float(losses.sum())}
             assert health.check(named, norm, rescaled=own.scaler.is_enabled()) == ""
         assert own.scaler.get_scale() == 2.0 ** (7 - PATIENCE - 1)
@@ -138,29 +139,45 @@ class TestUpdate:
         assert own.network.get_buffer("backbone.stage2.unit.bn.running_mean").any()
 
 
+def rate(stage: Stage, step: int, steps_per_epoch: int) -> float:
+    return rates(stage, 0.9, step, steps_per_epoch).weights
+
+
 class TestSchedule:
     def test_cosine_runs_from_the_rate_to_its_end(self):
         stage = Stage(epochs=10, lr=0.01, final=0.2)
-        rates = [learning_rate(stage, step, 5) for step in range(50)]
-        assert rates[0] == 0.01
-        assert rates[25] == pytest.approx(0.01 * 0.6)
-        assert rates == sorted(rates, reverse=True)
-        assert learning_rate(stage, 50, 5) == pytest.approx(0.002)
+        found = [rate(stage, step, 5) for step in range(50)]
+        assert found[0] == 0.01
+        assert found[25] == pytest.approx(0.01 * 0.6)
+        assert found == sorted(found, reverse=True)
+        assert rate(stage, 50, 5) == pytest.approx(0.002)
 
     def test_warm_up_rises_in_equal_steps_from_above_0(self):
         stage = Stage(epochs=10, lr=1.0, curve="constant", warmup_epochs=0.8)
-        assert [learning_rate(stage, step, 5) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+        assert [rate(stage, step, 5) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+    def test_without_values_of_their_own_biases_rise_with_the_others_at_one_momentum(self):
+        stage = Stage(epochs=10, lr=1.0, warmup_epochs=0.8)
+        for found in (rates(stage, 0.9, step, 5) for step in range(6)):
+            assert found.biases == found.weights
+            assert found.momentum == pytest.approx(0.9)
+
+    def test_biases_fall_and_momentum_rises_to_what_they_are_after_the_warm_up(self):
+        stage = Stage(epochs=10, lr=0.01, curve="constant", warmup_epochs=0.8, warmup_bias_lr=0.1, warmup_momentum=0.5)
+        found = [rates(stage, 0.9, step, 5) for step in range(5)]
+        assert [one.biases for one in found] == pytest.approx([0.0775, 0.055, 0.0325, 0.01, 0.01])
+        assert [one.momentum for one in found] == pytest.approx([0.6, 0.7, 0.8, 0.9, 0.9])
 
     def test_steps_fall_tenfold_at_their_shares(self):
         stage = Stage(epochs=9, lr=0.1, curve="steps", steps=(2 / 3, 8 / 9))
-        assert [learning_rate(stage, step, 1) for step in range(9)] == pytest.approx([0.1] * 6 + [0.01] * 2 + [0.001])
+        assert [rate(stage, step, 1) for step in range(9)] == pytest.approx([0.1] * 6 + [0.01] * 2 + [0.001])
 
     @pytest.mark.parametrize("name", ["yolo-ret", "scaled-yolov4", "lw-retinanet", "quick"])
     def test_every_shipped_recipe_has_positive_rates_up_to_the_stages(self, name: str):
         for stage in read_recipe(name).stages:
-            rates = [learning_rate(stage, step, 7) for step in range(7 * stage.epochs)]
-            assert all(0 < rate <= stage.lr for rate in rates)
-            assert max(rates) > 0.9 * stage.lr
+            found = [rate(stage, step, 7) for step in range(7 * stage.epochs)]
+            assert all(0 < lr <= stage.lr for lr in found)
+            assert max(found) > 0.9 * stage.lr
 
     def test_every_epoch_has_its_stage(self):
         recipe = read_recipe("yolo-ret").lasting(5)
@@ -180,8 +197,16 @@ class TestOptimiser:
         }
         assert decayed == {name for name in names.values() if name.endswith("conv.weight")}
         assert sum(len(group["params"]) for group in optimiser.param_groups) == len(names)
-        set_rate(optimiser, 0.25)
-        assert {group["lr"] for group in optimiser.param_groups} == {0.25}
+
+    def test_biases_and_momentum_have_rates_of_their_own(self):
+        module = to_torch(SPEC.graph())
+        optimiser = make_optimiser(module, Optimiser(kind="sgd"), 0.1)
+        set_rates(optimiser, Rates(0.25, 0.5, 0.8))
+        names = {id(weight): name for name, weight in module.named_parameters()}
+        found = {names[id(weight)]: group for group in optimiser.param_groups for weight in group["params"]}
+        assert len(found) == len(names)
+        for name, group in found.items():
+            assert (group["lr"], group["momentum"]) == (0.5 if name.endswith(".bias") else 0.25, 0.8)
 
     def test_nesterovs_momentum_is_the_recipes_choice(self):
         module = to_torch(SPEC.graph())

@@ -94,6 +94,10 @@ class Stage:
     """Where the learning rate falls tenfold, as shares of the stage (steps)."""
     warmup_epochs: float = 0.0
     """In which the learning rate rises from 0."""
+    warmup_bias_lr: float = 0.0
+    """From which the learning rate of biases goes to that of the others meanwhile."""
+    warmup_momentum: float | None = None
+    """From which SGD's momentum goes to its own value meanwhile; constant where None."""
     freeze: Frozen = "none"
     """Whose weights stay: those that came from pretrained weights, or the whole backbone; nothing where nothing was
     transferred."""
@@ -293,5 +297,7 @@ def _stage(reader: Reader) -> Stage:
         final=reader.number("final", 0.0, minimum=0, maximum=1),
         steps=reader.numbers("steps", (), minimum=0, maximum=1),
         warmup_epochs=reader.number("warmup_epochs", 0.0, minimum=0),
+        warmup_bias_lr=reader.number("warmup_bias_lr", 0.0, minimum=0, maximum=10),
+        warmup_momentum=reader.number("warmup_momentum", None, minimum=0, maximum=0.9999),
         freeze=reader.choice("freeze", get_args(Frozen), "none"),
     )

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from scaler.training.loop.schedule import Rates
 from scaler.training.recipe import Optimiser
 
 _EPSILON = 1e-8  # YOLO-ReT's code; torch's own
@@ -17,10 +18,11 @@ def make_optimiser(module: nn.Module, settings: Optimiser, lr: float) -> Optimiz
     Weights of convolutions and fully connected layers decay; biases, normalisations and the scales of weighted sums
     do not.
     """
-    decayed, kept = _groups(module)
+    decayed, kept, biases = _groups(module)
     groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": settings.weight_decay, "biases": False},
+        {"params": kept, "weight_decay": 0.0, "biases": False},
+        {"params": biases, "weight_decay": 0.0, "biases": True},
     ]
     filled = [group for group in groups if group["params"]]
     betas = settings.momentum, settings.beta2
@@ -34,17 +36,22 @@ def make_optimiser(module: nn.Module, settings: Optimiser, lr: float) -> Optimiz
             return torch.optim.AdamW(filled, lr, betas=betas, eps=_EPSILON, foreach=True)
 
 
-def set_rate(optimiser: Optimizer, lr: float) -> None:
-    """Set the learning rate of all weights."""
+def set_rates(optimiser: Optimizer, rates: Rates) -> None:
+    """Set the learning rates of all weights, and SGD's momentum."""
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = rates.biases if group["biases"] else rates.weights
+        if "momentum" in group:
+            group["momentum"] = rates.momentum
 
 
-def _groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Weights that decay, and those that do not."""
+def _groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Weights that decay, those that do not, and biases, which do not either."""
     weights = {id(part.weight) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)}
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return (
-        [parameter for parameter in learning if id(parameter) in weights],
-        [parameter for parameter in learning if id(parameter) not in weights],
-    )
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            group = decayed if id(parameter) in weights else biases if name.endswith("bias") else kept
+            group.append(parameter)
+    return decayed, kept, biases

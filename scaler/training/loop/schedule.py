@@ -33,15 +33,35 @@ def stage_of(recipe: Recipe, epoch: int) -> Place:
     raise ValueError(f"epoch {epoch} of {recipe.epochs}")
 
 
-def learning_rate(stage: Stage, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step of a stage, counted from 0.
+class Rates(NamedTuple):
+    """How far a step goes."""
 
-    It rises over the warm-up in equal steps, the first of them above 0, to the stage's curve, which runs from the
-    stage's first step on.
+    weights: float
+    """Learning rate of all that is no bias."""
+    biases: float
+    """Learning rate of biases."""
+    momentum: float
+    """Of SGD."""
+
+
+def rates(stage: Stage, momentum: float, step: int, steps_per_epoch: int) -> Rates:
+    """The rates of a step of a stage, counted from 0.
+
+    Over the warm-up the rate of the weights rises from 0 in equal steps, the first of them above 0, to the stage's
+    curve, which runs from the stage's first step on; that of the biases and the momentum go from the stage's warm-up
+    values to it.
+
+    Args:
+        stage: Of the recipe.
+        momentum: The recipe's, after the warm-up.
+        step: Of the stage.
+        steps_per_epoch: Of the optimiser.
     """
-    done = step / (stage.epochs * steps_per_epoch)
     warmup = stage.warmup_epochs * steps_per_epoch
-    return stage.lr * _curve(stage, done) * (min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0)
+    warm = min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0
+    lr = stage.lr * _curve(stage, step / (stage.epochs * steps_per_epoch))
+    first = momentum if stage.warmup_momentum is None else stage.warmup_momentum
+    return Rates(lr * warm, stage.warmup_bias_lr * (1 - warm) + lr * warm, first * (1 - warm) + momentum * warm)
 
 
 def _curve(stage: Stage, done: float) -> float:

@@ -16,9 +16,10 @@ from torch.optim import Optimizer
 from scaler.data.preprocessing import Preprocessing
 from scaler.training.loop.adversarial import adversarial
 from scaler.training.loop.multi_scale import resize_batch
-from scaler.training.loop.optimiser import set_rate
+from scaler.training.loop.optimiser import set_rates
 from scaler.training.loop.plan import Precision
 from scaler.training.loop.precision import autocast
+from scaler.training.loop.schedule import Rates
 from scaler.training.losses.targets import LossParts, Targets
 from scaler.training.network.input import ToInput
 
@@ -85,13 +86,13 @@ class Stepper:
             losses += share * self._backward(*resized, share, last)
         return losses
 
-    def update(self, lr: float) -> Tensor:
+    def update(self, rates: Rates) -> Tensor:
         """Move the weights along their gradients; returns the gradients' norm before clipping, on the device.
 
         Gradients that are not finite move nothing on a CPU. On a GPU, which must not be waited for, they all count as
         0: the momentum goes on, and no weight is lost.
         """
-        set_rate(self.optimiser, lr)
+        set_rates(self.optimiser, rates)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self._learning, self.settings.clip or math.inf)
         if self.scaler.is_enabled() or self._usable(norm):  # the scaler looks for itself, and lowers its scale

@@ -29,7 +29,7 @@ from scaler.training.loop.plan import TrainingPlan, check
 from scaler.training.loop.resume import resume
 from scaler.training.loop.rng import seeded
 from scaler.training.loop.saving import save_best, save_last
-from scaler.training.loop.schedule import learning_rate, stage_of
+from scaler.training.loop.schedule import rates, stage_of
 from scaler.training.loop.session import Session
 from scaler.training.loop.settings import settings
 from scaler.training.loop.steps import LOSSES, Stepper, StepSettings
@@ -225,10 +225,10 @@ class _Loop:
     def _step(self, stepper: Stepper, batch: Batch) -> None:
         session, counts, place = self.session, self.session.counts, self.session.place
         done = (counts.epoch - place.first) * len(self.source) + counts.step
-        lr = learning_rate(place.stage, done, len(self.source))
+        step = rates(place.stage, self.plan.recipe.optimiser.momentum, done, len(self.source))
         size = self._size(counts.steps)
         losses = self._fitting_gradients(stepper, batch, size)
-        gradient = stepper.update(lr)
+        gradient = stepper.update(step)
         session.losses += losses
         if session.average:
             session.average.update()
@@ -236,7 +236,7 @@ class _Loop:
         counts.steps += 1
         self.pace.step(len(batch.images) * self.world.size)
         if counts.steps % self.reads_every == 0:
-            self._read(losses, gradient, lr, size)
+            self._read(losses, gradient, step.weights, size)
 
     def _size(self, step: int) -> int:
         plan = self.plan

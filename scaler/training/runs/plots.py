@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = Literal["best", "lower right", "lower left"]
 
-PARTS = {"loss": INK, "box": COLOURS[0], "objectness": COLOURS[1], "classes": COLOURS[2]}
+PARTS = {"loss": INK, "box": COLOURS[0], "objectness": COLOURS[1], "classes": COLOURS[2], "adversarial": COLOURS[3]}
 """Lines of the picture of losses by colour."""
 
 _SPREAD = 30.0  # a total that falls by more is drawn on a logarithmic axis
@@ -66,7 +66,7 @@ def _loss(rows: Sequence[Row], title: str) -> Figure:
         2, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1], "hspace": 0.09, **_EDGES}
     )  # fmt: skip
     epochs = [row.epoch for row in rows]
-    shown = [name for name in PARTS if any(getattr(row, name) for row in rows)]  # RetinaNet has no objectness
+    shown = [name for name in PARTS if any(getattr(row, name) for row in rows)]  # what the recipe has
     for name in shown:
         values = [getattr(row, name) for row in rows]
         total = name == "loss"
