@@ -212,6 +212,7 @@ def test_more_resolution_never_hurts_and_saturates():
         assert (np.diff(curve, 2) < 0.0).all()
 
 
+@pytest.mark.slow
 def test_rfcr_gains_and_gains_less_where_the_neck_is_strong():
     for kernel in (3, 5, 7):
         by_neck = []

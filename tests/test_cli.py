@@ -65,6 +65,7 @@ def test_every_candidate_on_the_front_reaches_the_target(here, capsys):
     assert all(candidate["fps"]["mean"] >= 30 for candidate in front)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_from_its_study_and_finds_the_same(here, capsys):
     run([*QUICK, "--json"])
     first = json.loads(capsys.readouterr().out)
@@ -75,6 +76,7 @@ def test_the_same_command_goes_on_from_its_study_and_finds_the_same(here, capsys
     assert second["trials"] == first["trials"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_front_in_another_folder(here, capsys):
     fronts = []
     for folder in ("a", "b"):
@@ -84,6 +86,7 @@ def test_the_same_seed_gives_the_same_front_in_another_folder(here, capsys):
     assert fronts[0] == fronts[1]
 
 
+@pytest.mark.slow
 def test_another_question_in_the_same_folder_gets_a_study_of_its_own(here, capsys):
     for more in ([], ["--overhead-ms", "3"], ["--max-params", "2e6"], ["--power-mode", "5W"]):
         assert run([*QUICK, *more, "--out", "r", "--json"]) == 0
@@ -99,6 +102,7 @@ def test_a_study_that_the_user_names_is_refused_for_another_question(here, capsy
     assert "overhead_ms" in said
 
 
+@pytest.mark.slow
 def test_several_devices_get_a_front_each_with_the_same_accuracies(here, capsys):
     assert run(["search", "-d", "nano", "-d", "agx", "-d", "orin-nx", "--fps", "25", "--trials", "40", "--json"]) == 0
 
@@ -142,6 +146,7 @@ def test_limits_hold_on_the_whole_front(here, capsys):
     assert all(c["parameters"] <= 1e6 and c["macs"] <= 3e8 for c in front)
 
 
+@pytest.mark.slow
 def test_coco_has_80_classes_and_its_own_accuracy(here, capsys):
     assert run([*QUICK, "--dataset", "coco", "--json"]) == 0
 
@@ -256,6 +261,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_reports_whole(here, 
     assert {path.name: path.read_bytes() for path in (here / "r").iterdir() if path.suffix != ".journal"} == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_found_and_the_same_command_goes_on(here):
     command = [
         sys.executable,
@@ -310,7 +316,10 @@ def test_show_takes_parameters_with_named_values(here, capsys):
     assert json.loads(capsys.readouterr().out)["candidate"] == written
 
 
-@pytest.mark.parametrize("name", ["front.png", "front.svg", "front.pdf", "front.html"])
+@pytest.mark.parametrize(
+    "name",
+    ["front.png", "front.html", *(pytest.param(slow, marks=pytest.mark.slow) for slow in ("front.svg", "front.pdf"))],
+)
 def test_plot_draws_each_format(here, name):
     run([*QUICK, "--out", "r"])
 

@@ -82,6 +82,7 @@ def trained(story: Story) -> Path:
     return story.folder
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_by_the_clock_is_resumed_to_its_end(story: Story):
     assert story.stopped.code == 1 and not story.finished_then
     assert story.stopped.err.endswith("scaler: stopped (time limit); go on with the same command and --resume\n")

@@ -234,6 +234,7 @@ class TestCommands:
         candidate = json.loads(capsys.readouterr().out)["candidate"]
         assert candidate["overhead_ms"] == 4.0
 
+    @pytest.mark.slow
     def test_measured_and_calibrated_devices_stand_side_by_side(self, capsys):
         assert run([*SEARCH, "-d", "nano", "-d", "orin-nx", "--json"]) == 0
         devices = json.loads(capsys.readouterr().out)["devices"]

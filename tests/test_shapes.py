@@ -20,6 +20,7 @@ def test_a_picture_depends_on_its_seed_alone(index: int):
     assert not (first[0] == drawn(96, np.random.default_rng((2, 0, index)))[0]).all()
 
 
+@pytest.mark.slow
 def test_boxes_are_whole_pixels_inside_the_picture_and_of_every_size():
     boxes = [drawn(160, np.random.default_rng((0, 0, index)))[1] for index in range(150)]
     corners = np.concatenate([found.corners for found in boxes])

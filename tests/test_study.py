@@ -34,7 +34,10 @@ def tiny(tmp_path: Path) -> Space:
 # samplers
 
 
-@pytest.mark.parametrize("sampler", ["auto", "random", *OPTUNA_SAMPLERS])
+@pytest.mark.parametrize(
+    "sampler",
+    ["auto", "random", *(s if s != "gp" else pytest.param(s, marks=pytest.mark.slow) for s in OPTUNA_SAMPLERS)],
+)
 def test_every_sampler_spends_each_trial_on_a_new_candidate(shipped: Space, sampler: str) -> None:
     toy, trials = Toy(fps=60), 16 if sampler == "gp" else 70
     outcome = run(shipped, toy, sampler=sampler, trials=trials)
