@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ class Network(NamedTuple):
 RET = "backbone=mobilenetv2,width=0.5,drop=2,neck=panet"
 SHAPES = {
     "YOLO-ReT MobileNetV2 x0.5, no RFCR": Network(f"{RET},rfcr=0", 19),
-    "YOLO-ReT MobileNetV2 x0.5, RFCR 5": Network(f"{RET},rfcr=5,shortcut=true", 16),
+    "YOLO-ReT MobileNetV2 x0.5, RFCR 5": Network(f"{RET},rfcr=5,shortcut=true", 14),
     "YOLOv4-tiny x0.5": Network("variant=tiny,width=0.5", 28),
 }
 
@@ -50,6 +51,12 @@ def result(folder: Path) -> dict[str, float]:
     return metrics
 
 
+def processor_seconds() -> float:
+    """What the commands so far have computed, all cores together; on a shared machine more time passes than this."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def shapes(folder: Path, seed: int) -> bool:
     """Train each network on the generated shapes; returns whether all reached the limit in time."""
     data = folder / f"shapes{seed}"
@@ -59,18 +66,18 @@ def shapes(folder: Path, seed: int) -> bool:
     for name, network in SHAPES.items():
         out = folder / "runs" / name.replace(" ", "-").replace(",", "")
         shutil.rmtree(out, ignore_errors=True)
-        started = time.monotonic()
+        started, before = time.monotonic(), processor_seconds()
         size = ["--resolution", "160"]
         scaler("train", network.parameters, *size, "--data", str(data / "data.toml"), "--recipe", "quick", "--epochs",
                str(network.epochs), "--cache", "--workers", "0", "--out", str(out))  # fmt: skip
-        minutes = (time.monotonic() - started) / 60
-        rows.append((name, result(out)["ap50"], result(out)["ap"], minutes))
-    print(f"\n{'generated shapes, 1000 / 200 pictures':42} {'AP50':>6} {'AP':>6} {'minutes':>8}")
-    for name, ap50, ap, minutes in rows:
+        minutes, busy = (time.monotonic() - started) / 60, (processor_seconds() - before) / 60
+        rows.append((name, result(out)["ap50"], result(out)["ap"], minutes, busy))
+    print(f"\n{'generated shapes, 1000 / 200 pictures':42} {'AP50':>6} {'AP':>6} {'minutes':>8} {'of a core':>10}")
+    for name, ap50, ap, minutes, busy in rows:
         good = ap50 >= LEAST_AP50 and minutes <= MOST_MINUTES
-        print(f"{name:42} {ap50:6.1f} {ap:6.1f} {minutes:8.1f}  {'ok' if good else 'MISSED'}")
+        print(f"{name:42} {ap50:6.1f} {ap:6.1f} {minutes:8.1f} {busy:10.1f}  {'ok' if good else 'MISSED'}")
     print(f"limits: AP50 {LEAST_AP50:g} or more, {MOST_MINUTES:g} minutes or less, the last evaluation included")
-    return all(ap50 >= LEAST_AP50 and minutes <= MOST_MINUTES for _, ap50, _, minutes in rows)
+    return all(ap50 >= LEAST_AP50 and minutes <= MOST_MINUTES for _, ap50, _, minutes, _ in rows)
 
 
 def trees(folder: Path) -> Path:
@@ -128,7 +135,7 @@ def transfer(folder: Path, weights: str, epochs: int) -> bool:
     for name, options in {"ImageNet": ["--pretrained", weights], "random": []}.items():
         out = folder / "runs" / f"trees-{name}"
         shutil.rmtree(out, ignore_errors=True)
-        scaler("train", "backbone=mobilenetv2,width=1.0,drop=2,neck=panet,rfcr=5,shortcut=true,resolution=320",
+        scaler("train", "backbone=mobilenetv2,width=1.0,drop=2,neck=panet,rfcr=5,shortcut=true,resolution=224",
                "--data", str(data), "--recipe", "quick", "--epochs", str(epochs), "--cache", "--out", str(out),
                *options)  # fmt: skip
         with (out / "metrics.csv").open() as file:
@@ -145,7 +152,7 @@ def main() -> None:
     parser.add_argument("weights", nargs="?", help="for transfer: name or file of ImageNet weights of MobileNetV2 x1.0")
     parser.add_argument("--folder", type=Path, default=Path("proof"))
     parser.add_argument("--seed", type=int, default=0, help="of the shapes")
-    parser.add_argument("--epochs", type=int, default=30, help="of transfer")
+    parser.add_argument("--epochs", type=int, default=20, help="of transfer")
     given = parser.parse_args()
     folder = given.folder.resolve()
     match given.what:

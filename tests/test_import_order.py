@@ -131,7 +131,7 @@ def test_only_the_study_knows_optuna_and_only_the_fits_know_scipy():
     assert all(name.startswith("scaler.training") for name in outside["torch"])
     assert all(name.startswith("scaler.runtimes.") for name in outside["tensorrt"])
     assert all(
-        name.startswith("scaler.runtimes.") or name == "scaler.evaluation.onnx_detector"
+        name.startswith(("scaler.runtimes.", "scaler.export.int8")) or name == "scaler.evaluation.onnx_detector"
         for name in outside["onnxruntime"]
     )
 
@@ -179,6 +179,8 @@ def test_help_loads_nothing_of_weight():
         "train",
         "evaluate",
         "predict",
+        "export",
+        "run",
         "data",
         "weights",
     ],

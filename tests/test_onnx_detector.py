@@ -15,7 +15,7 @@ from scaler.data.preprocessing import IMAGENET, Preprocessing, letterbox, normal
 from scaler.errors import FileError, UnsupportedError, UsageError, UserError
 from scaler.evaluation.detections import Selection
 from scaler.evaluation.onnx_detector import OnnxDetector
-from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata, read_metadata
+from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata, ScaleAnchors, read_metadata
 from scaler.training.network.checkpoint import Checkpoint, Facts, write_checkpoint
 from scaler.training.network.detector import TorchDetector, checked_device
 from scaler.training.network.loading import load_detector
@@ -174,8 +174,15 @@ def test_the_file_says_of_itself_what_it_needs(tiny_onnx):
     assert data["classes"] == list(CLASSES)
     assert "selection" not in data
     assert data["preprocessing"] == {"size": 160, "fill": 114, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    assert (data["precision"], data["nms"]) == ("fp32", {"kind": "none"})
+    assert TINY.anchors is not None
+    anchors = tuple(ScaleAnchors(stride, sizes) for stride, sizes in zip((32, 16), TINY.anchors, strict=True))
     assert OnnxDetector(tiny_onnx, "cpu").metadata == OnnxMetadata(
-        classes=CLASSES, preprocessing=TINY.preprocessing, family="scaled-yolov4", parameters=TINY.parameters
+        classes=CLASSES,
+        preprocessing=TINY.preprocessing,
+        family="scaled-yolov4",
+        parameters=TINY.parameters,
+        anchors=anchors,
     )
 
 
@@ -258,6 +265,11 @@ def changed(**parts: object) -> dict[str, str]:
         (changed(preprocessing={"size": 9, "fill": 0, "mean": [0, 0, 0], "std": [1, 0, 1]}), "preprocessing.std[1]"),
         (changed(selection={"confidence": 0.1, "iou": 2, "most": 9}), "scaler.selection.iou: found 2"),
         (changed(parameters={"width": [1]}), "parameters.width: found a table or list"),
+        (changed(precision="fp8"), "scaler.precision: found 'fp8'"),
+        (changed(nms={"kind": "soft"}), "scaler.nms.kind: found 'soft'"),
+        (changed(nms={"kind": "onnx", "confidence": 2, "iou": 0.5, "max_detections": 9}), "nms.confidence: found 2"),
+        (changed(anchors=[{"stride": 8, "sizes": [[1, 0]]}]), "anchors[0].sizes: no list of widths and heights"),
+        (changed(anchors=[{"stride": 8, "sizes": 3}]), "anchors[0].sizes: no list of widths and heights"),
     ],
 )
 def test_wrong_metadata_are_told_with_their_place(properties: dict[str, str], expected: str):

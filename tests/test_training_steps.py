@@ -208,6 +208,16 @@ class TestOptimiser:
         for name, group in found.items():
             assert (group["lr"], group["momentum"]) == (0.5 if name.endswith(".bias") else 0.25, 0.8)
 
+    def test_transferred_weights_have_their_share_of_the_rate(self):
+        module = to_torch(SPEC.graph())
+        known = ("backbone.stage2.unit.conv.weight", "backbone.stage4.unit.bn")
+        optimiser = make_optimiser(module, Optimiser(kind="adamw", transferred_lr=0.1), 0.1, known)
+        set_rates(optimiser, PLAIN)
+        rate_of = {id(weight): group["lr"] for group in optimiser.param_groups for weight in group["params"]}
+        slow = {name for name, weight in module.named_parameters() if rate_of[id(weight)] == pytest.approx(0.01)}
+        assert slow == {known[0], f"{known[1]}.weight", f"{known[1]}.bias"}
+        assert len(rate_of) == len(list(module.parameters()))
+
     def test_nesterovs_momentum_is_the_recipes_choice(self):
         module = to_torch(SPEC.graph())
         for name, expected in (("scaled-yolov4", True), ("lw-retinanet", False)):

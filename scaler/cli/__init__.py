@@ -20,6 +20,8 @@ from scaler.cli import (
     devices,
     doctor,
     evaluate,
+    export,
+    live,
     plot,
     predict,
     profile,
@@ -49,6 +51,8 @@ app.command("scale")(scale.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("export")(export.command)
+app.command("run")(live.command)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(profile.app, name="profile")

@@ -47,7 +47,7 @@ def draw_boxes(
     """
     cv2 = require_cv2()
     canvas = np.ascontiguousarray(image).copy()
-    thickness, scale = _weights(canvas)
+    thickness, scale = weights(canvas)
     areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
     order = np.argsort(-areas if scores is None else scores, kind="stable")  # small ones, or sure ones, on top
     for row in order:
@@ -93,7 +93,7 @@ def ink_on(colour: RGB) -> RGB:
     return _BLACK if colour[0] * 0.299 + colour[1] * 0.587 + colour[2] * 0.114 > 140 else _WHITE
 
 
-def _weights(image: Image) -> tuple[int, float]:
+def weights(image: Image) -> tuple[int, float]:
     """Thickness of lines in pixels and scale of the font for a picture."""
     side = min(image.shape[:2])
     return max(1, round(side / 480)), min(max(side / 1100, 0.36), 1.2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scaler.data.dataset import FloatArray, Image
+from scaler.data.dataset import FloatArray, Image, IntArray
 from scaler.data.preprocessing import Preprocessing, normalised
 from scaler.errors import FileError, MissingExtraError, UnsupportedError, UserError
 from scaler.evaluation.detect import detect
@@ -16,13 +16,19 @@ from scaler.evaluation.detections import Detections, Selection
 from scaler.evaluation.onnx_metadata import OnnxMetadata, read_metadata
 
 _OUTPUTS = ("boxes", "scores")
+_SELECTED = "selected_indices"
+"""Output of files with ONNX' NMS inside."""
+_PLUGIN = "EfficientNMS_TRT"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _SEVERITY_ERROR = 3
-_TODO = "name the best.onnx of a training run"
+_TODO = "name the best.onnx of a training run, or a file of scaler export"
 
 
 class OnnxDetector:
     """Runs a file that `scaler.training.network.onnx_file` wrote: outputs `boxes` and `scores`, before NMS.
+
+    A file with ONNX' NMS inside also says which scores that leaves: `raw` gives 0 for all others, so that what is found
+    in pictures, and its AP, are the file's own wherever `selection` is no stricter.
 
     Args:
         path: The file.
@@ -35,7 +41,7 @@ class OnnxDetector:
     Raises:
         MissingExtraError: The package `onnxruntime` is not installed.
         FileError: There is no such file, or it is none of scaler's detectors.
-        UnsupportedError: The device is not there.
+        UnsupportedError: The device is not there, or the file's NMS is a plugin of TensorRT.
     """
 
     def __init__(self, path: Path | str, device: str = "auto", *, threads: int = 0) -> None:
@@ -47,7 +53,7 @@ class OnnxDetector:
         self._session: Any = _session(onnxruntime, self._path, _provider(onnxruntime, device), threads)
         self.metadata: OnnxMetadata = read_metadata(self._session.get_modelmeta().custom_metadata_map, path)
         self._input, self._batch = self._checked_input()
-        self._check_outputs()
+        self._outputs = self._checked_outputs()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,23 +72,31 @@ class OnnxDetector:
 
     def raw(self, images: Image) -> tuple[FloatArray, FloatArray]:
         """Boxes and scores of fitted pictures, see `Detector.raw`; as many at a time as the file is made for."""
-        step = self._batch or len(images)
-        parts = [self._run(images[start : start + step], step) for start in range(0, len(images), step)]
-        boxes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return boxes[: len(images)], scores[: len(images)]
+        return self._of_all(images, self._outputs)
+
+    def before_nms(self, images: Image) -> tuple[FloatArray, FloatArray]:
+        """As `raw`, without the NMS of the file where it has one."""
+        return self._of_all(images, _OUTPUTS)
 
     def detect(self, images: Sequence[Image], selection: Selection) -> list[Detections]:
         """Objects of pictures of any size."""
         return detect(self, images, selection)
 
-    def _run(self, images: Image, count: int) -> tuple[FloatArray, FloatArray]:
+    def _of_all(self, images: Image, outputs: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+        step = self._batch or len(images)
+        parts = [self._run(images[start : start + step], step, outputs) for start in range(0, len(images), step)]
+        boxes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return boxes[: len(images)], scores[: len(images)]
+
+    def _run(self, images: Image, count: int, outputs: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         values = normalised(images, self.preprocessing)
         if len(values) < count:  # the last pictures of a file with a fixed batch
             values = np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), np.float32)])
         try:
-            boxes, scores = self._session.run(list(_OUTPUTS), {self._input: values})
+            boxes, scores, *selected = self._session.run(list(outputs), {self._input: values})
         except Exception as error:  # ONNX Runtime's own errors share no base class with a name
             raise UserError(f"{self._path}: ONNX Runtime failed: {_first_line(error)}") from None
+        scores = _only(scores, selected[0]) if selected else scores
         return np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
 
     def _checked_input(self) -> tuple[str, int]:
@@ -95,7 +109,8 @@ class OnnxDetector:
         batch = inputs[0].shape[0]
         return inputs[0].name, batch if isinstance(batch, int) else 0
 
-    def _check_outputs(self) -> None:
+    def _checked_outputs(self) -> tuple[str, ...]:
+        """Names of those that are read."""
         shapes = {value.name: value.shape for value in self._session.get_outputs()}
         if not shapes.keys() >= {*_OUTPUTS}:
             found = ", ".join(shapes)
@@ -104,6 +119,15 @@ class OnnxDetector:
         if isinstance(count, int) and count != len(self.classes):
             names = f"but its metadata name {len(self.classes)}"
             raise FileError(self._path, "outputs", f"scores of {count} classes, {names}", todo=_TODO)
+        return (*_OUTPUTS, _SELECTED) if _SELECTED in shapes else _OUTPUTS
+
+
+def _only(scores: FloatArray, selected: IntArray) -> FloatArray:
+    """Scores `[batch, boxes, classes]`, 0 but where a row of picture, class, box selects them."""
+    kept = np.zeros_like(scores)
+    place = selected[:, 0], selected[:, 2], selected[:, 1]
+    kept[place] = scores[place]
+    return kept
 
 
 def _provider(package: Any, device: str) -> tuple[str, dict[str, int]]:
@@ -130,6 +154,11 @@ def _session(package: Any, path: Path, provider: tuple[str, dict[str, int]], thr
     try:
         return package.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # see `OnnxDetector._run`
+        if _PLUGIN in str(error):
+            raise UnsupportedError(
+                f"{path}: its NMS is {_PLUGIN}, a plugin of TensorRT, which ONNX Runtime has not; "
+                "write the file with --nms none or --nms onnx to run it here"
+            ) from None
         raise FileError(path, "", f"ONNX Runtime refuses it: {_first_line(error)}", todo=_TODO) from None
 
 

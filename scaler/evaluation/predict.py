@@ -100,7 +100,7 @@ def predict(
 def _in_picture(detector: Detector, source: Source, selection: Selection) -> Prediction:
     image = read_image(source.path)
     found, seconds = _timed(detector, image, selection)
-    write_image(source.output, _drawn(image, found, detector.classes))
+    write_image(source.output, drawn(image, found, detector.classes))
     height, width = image.shape[:2]
     return Prediction(source.path, source.output, width, height, (found,), seconds)
 
@@ -111,7 +111,7 @@ def _in_video(detector: Detector, source: Source, selection: Selection) -> Predi
     with VideoReader(source.path) as reader, VideoWriter(source.output, reader.fps) as writer:
         for frame in reader:
             found, seconds = _timed(detector, frame, selection)
-            writer.write(_drawn(frame, found, detector.classes))
+            writer.write(drawn(frame, found, detector.classes))
             frames.append(found)
             total, shape = total + seconds, frame.shape[:2]
     return Prediction(source.path, source.output, shape[1], shape[0], tuple(frames), total)
@@ -123,5 +123,6 @@ def _timed(detector: Detector, image: Image, selection: Selection) -> tuple[Dete
     return found, perf_counter() - start
 
 
-def _drawn(image: Image, found: Detections, classes: Sequence[str]) -> Image:
+def drawn(image: Image, found: Detections, classes: Sequence[str]) -> Image:
+    """A copy of a picture with what was found in it: boxes, classes and scores."""
     return draw_boxes(image, found.corners, found.labels, classes, found.scores)

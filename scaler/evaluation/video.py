@@ -40,7 +40,7 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise BrokenVideoError(path, "no such file")
-        self._cv2 = _quiet_cv2()
+        self._cv2 = quiet_cv2()
         self._path = path
         self._capture: Any = self._cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
@@ -94,7 +94,7 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = path, fps
         self._passing = path.with_name(f".scaler-{os.urandom(6).hex()}{OUTPUT_SUFFIX}")
-        self._cv2 = _quiet_cv2()
+        self._cv2 = quiet_cv2()
         self._writer: Any = None
 
     def write(self, frame: Image) -> None:
@@ -128,7 +128,7 @@ class VideoWriter:
                 self._passing.unlink()
 
 
-def _quiet_cv2() -> Any:
+def quiet_cv2() -> Any:
     """Return OpenCV, neither it nor FFmpeg printing of its own what becomes an error of ours."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
     cv2 = require_cv2()

@@ -171,8 +171,8 @@ def _scored(writer: NodeWriter, chances: str, start: int, stop: int) -> int:
     return stop - start - 1
 
 
-def add_decoding(writer: NodeWriter, graph: Graph, decode: Decode, batch: int) -> dict[str, Value]:
-    """Write the nodes that follow the raw maps; returns the outputs by name.
+def add_decoding(writer: NodeWriter, graph: Graph, decode: Decode, batch: int | str) -> dict[str, Value]:
+    """Write the nodes that follow the raw maps; returns the outputs by name. A batch that is open has a name.
 
     Raises:
         UnsupportedError: The network is no detector.
@@ -202,18 +202,19 @@ def add_decoding(writer: NodeWriter, graph: Graph, decode: Decode, batch: int) -
 
 
 def _joined(
-    writer: NodeWriter, parts: Sequence[tuple[str, Scale]], maps: Mapping[str, Shape], batch: int
+    writer: NodeWriter, parts: Sequence[tuple[str, Scale]], maps: Mapping[str, Shape], batch: int | str
 ) -> tuple[str, int]:
     """Turn maps `[batch, anchors fields, height, width]` into one `[batch, boxes, fields]`; also gives the fields."""
     rows, fields = [], 0
+    pictures = batch if isinstance(batch, int) else 0  # ONNX' Reshape: 0 is what the input has
     for label, scale in parts:
         channels, height, width = maps[label]
         anchors, cells = len(scale.anchors), height * width
         fields = channels // anchors
         name = f"decode/{label}"
-        value = _reshaped(writer, f"{name}_split", label, (batch, anchors, fields, cells))
+        value = _reshaped(writer, f"{name}_split", label, (pictures, anchors, fields, cells))
         value = writer.node("Transpose", f"{name}_cells", [value], perm=[0, 3, 1, 2])
-        rows.append(_reshaped(writer, f"{name}_rows", value, (batch, cells * anchors, fields)))
+        rows.append(_reshaped(writer, f"{name}_rows", value, (pictures, cells * anchors, fields)))
     return writer.node("Concat", f"decode/{'_'.join(label for label, _ in parts)}", rows, axis=1), fields
 
 
@@ -247,7 +248,7 @@ def _reshaped(writer: NodeWriter, name: str, value: str, shape: tuple[int, ...])
     return writer.node("Reshape", name, [value, writer.constant(f"{name}_shape", np.array(shape, np.int64))])
 
 
-def _efficient_nms(writer: NodeWriter, decode: Decode, batch: int) -> dict[str, Value]:
+def _efficient_nms(writer: NodeWriter, decode: Decode, batch: int | str) -> dict[str, Value]:
     """TensorRT's plugin, with the attributes and outputs of its documentation (TensorRT, plugin/efficientNMSPlugin)."""
     most = decode.max_detections
     outputs = {

@@ -1,4 +1,4 @@
-"""A graph as an ONNX model: batch normalisation folded, names the graph's, shapes static.
+"""A graph as an ONNX model: batch normalisation folded, names the graph's, shapes static, the batch if wanted not.
 
 No framework is needed, only the `onnx` package. The model reads a batch of pictures called `image`,
 `[batch, 3, height, width]`, and writes the raw maps of the graph's outputs, or boxes.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto, helper
 
 from scaler import __version__
-from scaler.errors import UnsupportedError, UsageError
+from scaler.errors import UnsupportedError, UsageError, unknown_name
 from scaler.export.decode import Decode, add_decoding
+from scaler.export.half import FilePrecision, to_half
 from scaler.export.onnx_nodes import NodeWriter, Value, add_layer
 from scaler.export.tensorrt_ops import TENSORRT_8_2_OPS
 from scaler.export.weights import Array, WeightSource, timing_weights
@@ -26,6 +28,8 @@ from scaler.graph.ops import BatchNorm, Conv
 OLDEST_OPSET = 11
 DEFAULT_OPSET = 13
 """The newest that TensorRT 8.2 reads, the last release for the Jetson Nano and TX2."""
+DYNAMIC_BATCH = "batch"
+"""What the number of pictures is called in files that leave it open."""
 
 
 def newest_opset() -> int:
@@ -40,34 +44,40 @@ def to_onnx(
     graph: Graph,
     *,
     weights: WeightSource = timing_weights,
-    batch: int = 1,
+    batch: int | None = 1,
     opset: int = DEFAULT_OPSET,
     decode: Decode | None = None,
+    precision: FilePrecision = "fp32",
 ) -> ModelProto:
     """Write a graph as an ONNX model.
 
     Args:
         graph: The network.
         weights: Where its arrays come from.
-        batch: Pictures at a time.
+        batch: Pictures at a time; None leaves it open until the model runs.
         opset: Version of the operators, `OLDEST_OPSET` to `newest_opset()`.
         decode: What becomes of the raw maps; they are the outputs where it is None.
+        precision: Number format of the network; input, decoding and outputs stay in 32 bits.
 
     Raises:
-        UsageError: No such opset, or a batch below 1.
+        UsageError: No such opset or precision, or a batch below 1.
         UnsupportedError: The network needs an operator that TensorRT 8.2 does not have, and the opset is one of its;
-            or it is no detector and there is nothing to decode.
+            it is no detector and there is nothing to decode; or a weight is too large for the precision.
     """
     check_opset(opset)
-    if type(batch) is not int or batch < 1:
+    if batch is not None and (type(batch) is not int or batch < 1):
         raise UsageError(f"batch = {batch!r}: allowed is a whole number from 1")
-    writer = NodeWriter()
+    if precision not in get_args(FilePrecision):
+        raise UsageError(unknown_name("precision", precision, get_args(FilePrecision)))
+    writer, count = NodeWriter(), DYNAMIC_BATCH if batch is None else batch
     _add_layers(writer, graph, weights, _output_labels(graph))
+    if precision == "fp16":
+        to_half(writer, [label for label, _ in graph.outputs])
     if decode:
-        outputs = add_decoding(writer, graph, decode, batch)
+        outputs = add_decoding(writer, graph, decode, count)
     else:
-        outputs = {label: Value((batch, *graph.placements[place].block.shape)) for label, place in graph.outputs}
-    return assemble(writer, graph.name, {INPUT_NAME: Value((batch, *graph.input_shape))}, outputs, opset)
+        outputs = {label: Value((count, *graph.placements[place].block.shape)) for label, place in graph.outputs}
+    return assemble(writer, graph.name, {INPUT_NAME: Value((count, *graph.input_shape))}, outputs, opset)
 
 
 def write_onnx(model: ModelProto, path: Path) -> None:

@@ -78,6 +78,8 @@ class Optimiser:
     """Largest norm of the gradient; 0 is none."""
     ema: float = 0.0
     """Decay of the moving average of the weights, which is evaluated and kept; 0 is none."""
+    transferred_lr: float = 1.0
+    """Learning rate of weights that came from pretrained ones, as a share of that of the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +288,7 @@ def _optimiser(reader: Reader) -> Optimiser:
         weight_decay=reader.number("weight_decay", 0.0, minimum=0, maximum=1),
         clip=reader.number("clip", 0.0, minimum=0),
         ema=reader.number("ema", 0.0, minimum=0, maximum=0.99999),
+        transferred_lr=reader.number("transferred_lr", 1.0, minimum=0, maximum=1),
     )
 
 

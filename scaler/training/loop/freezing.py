@@ -27,7 +27,7 @@ def freeze(module: nn.Module, what: Frozen, transferred: Collection[str]) -> int
     names = _frozen_parts(what, transferred)
     still = 0
     for name, parameter in module.named_parameters():
-        stays = bool(names) and (name.startswith(BACKBONE) if what == "backbone" else _within(name, names))
+        stays = bool(names) and (name.startswith(BACKBONE) if what == "backbone" else within(name, names))
         parameter.requires_grad_(not stays)
         if stays:
             parameter.grad = None
@@ -47,6 +47,6 @@ def _frozen_parts(what: Frozen, transferred: Collection[str]) -> frozenset[str]:
     return frozenset() if what == "none" else frozenset(transferred)
 
 
-def _within(name: str, parts: Collection[str]) -> bool:
+def within(name: str, parts: Collection[str]) -> bool:
     """Whether a parameter is one of these or lies in one of these."""
     return name in parts or name.rpartition(".")[0] in parts

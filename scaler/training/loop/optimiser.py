@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from scaler.training.loop.freezing import within
 from scaler.training.loop.schedule import Rates
 from scaler.training.recipe import Optimiser
 
 _EPSILON = 1e-8  # YOLO-ReT's code; torch's own
 
 
-def make_optimiser(module: nn.Module, settings: Optimiser, lr: float) -> Optimizer:
+def make_optimiser(module: nn.Module, settings: Optimiser, lr: float, transferred: Collection[str] = ()) -> Optimizer:
     """An optimiser of the weights that learn.
 
     Weights of convolutions and fully connected layers decay; biases, normalisations and the scales of weighted sums
     do not.
+
+    Args:
+        module: The network.
+        settings: Of the recipe.
+        lr: Learning rate.
+        transferred: Keys of the module's `state_dict`, or names of its parts, that hold pretrained weights.
     """
-    decayed, kept, biases = _groups(module)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay, "biases": False},
-        {"params": kept, "weight_decay": 0.0, "biases": False},
-        {"params": biases, "weight_decay": 0.0, "biases": True},
-    ]
-    filled = [group for group in groups if group["params"]]
+    filled = _groups(module, settings, transferred)
     betas = settings.momentum, settings.beta2
     match settings.kind:
         case "sgd":
@@ -39,19 +43,22 @@ def make_optimiser(module: nn.Module, settings: Optimiser, lr: float) -> Optimiz
 def set_rates(optimiser: Optimizer, rates: Rates) -> None:
     """Set the learning rates of all weights, and SGD's momentum."""
     for group in optimiser.param_groups:
-        group["lr"] = rates.biases if group["biases"] else rates.weights
+        group["lr"] = (rates.biases if group["biases"] else rates.weights) * group["share"]
         if "momentum" in group:
             group["momentum"] = rates.momentum
 
 
-def _groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Weights that decay, those that do not, and biases, which do not either."""
-    weights = {id(part.weight) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)}
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
+def _groups(module: nn.Module, settings: Optimiser, transferred: Collection[str]) -> list[dict[str, Any]]:
+    """Weights that learn alike, with their decay, whether they are biases, and their share of the learning rate."""
+    decayed = {id(part.weight) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)}
+    known = frozenset(transferred)
+    groups: dict[tuple[float, bool, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            group = decayed if id(parameter) in weights else biases if name.endswith("bias") else kept
-            group.append(parameter)
-    return decayed, kept, biases
+            decay = settings.weight_decay if id(parameter) in decayed else 0.0
+            share = settings.transferred_lr if within(name, known) else 1.0
+            groups.setdefault((decay, name.endswith("bias"), share), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "biases": biases, "share": share}
+        for (decay, biases, share), parameters in groups.items()
+    ]

@@ -83,7 +83,7 @@ class Session:
         self.network = world.wrap(self.module)
         if self.plan.compile:
             self.network = torch.compile(self.network)  # type: ignore[assignment]
-        self.optimiser = make_optimiser(self.module, self.plan.recipe.optimiser, stage.lr)
+        self.optimiser = make_optimiser(self.module, self.plan.recipe.optimiser, stage.lr, self.transferred)
         return frozen
 
     @property

@@ -1,0 +1,169 @@
+"""`scaler export`: what it writes, says and refuses."""
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+import pytest
+import typer
+from test_onnx_detector import CLASSES, TINY, checkpoint, network
+
+from scaler.cli import export
+from scaler.data.shapes import make_shapes
+from scaler.errors import FileError, UnsupportedError, UsageError, UserError
+from scaler.evaluation.onnx_detector import OnnxDetector
+from scaler.training.network.checkpoint import write_checkpoint
+
+APP = typer.Typer()
+APP.command()(export.command)
+
+
+class Said(NamedTuple):
+    """Streams of one call."""
+
+    out: str
+    err: str
+
+
+def said(*arguments: object) -> Said:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        APP(args=[str(part) for part in arguments], standalone_mode=False)
+    return Said(out.getvalue(), err.getvalue())
+
+
+def refused(kind: type[UserError], *arguments: object) -> str:
+    with pytest.raises(kind) as error:
+        said(*arguments)
+    assert type(error.value) is kind
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("shapes"), train=2, val=3, size=96)
+
+
+@pytest.fixture
+def best(tmp_path: Path) -> Path:
+    write_checkpoint(tmp_path / "best.pt", checkpoint(TINY, network()))
+    return tmp_path / "best.pt"
+
+
+def test_it_says_how_far_the_file_is_from_torch_and_how_an_engine_is_made_of_it(best: Path, data: Path):
+    told = said(best, "--data", data)
+    lines = told.out.splitlines()
+    assert lines[0].startswith(f"{best.with_suffix('.onnx')}: scaled-yolov4, 160 px, 3 classes, ")
+    assert lines[0].endswith("; opset 13, fp32, batch 1, NMS left to whoever runs it")
+    assert "largest difference from torch by ONNX Runtime, on 3 pictures (shapes val): " in lines[1]
+    assert "in a score, allowed 0.001; " in lines[1]
+    assert lines[2].startswith("engine, built on a target with TensorRT 10.3: trtexec --onnx=best.onnx ")
+    assert "--fp16" in lines[2]
+    assert told.err == ""
+    assert OnnxDetector(best.with_suffix(".onnx"), "cpu").classes == CLASSES
+
+
+def test_json_says_the_same(best: Path, data: Path):
+    options = ("--nms", "onnx", "--confidence", "0.1", "--dynamic-batch", "--batch", "2", "--tensorrt", "8.2")
+    told = json.loads(said(best, "--check", data.parent / "val", "--json", "--opset", 12, *options).out)
+    assert (told["opset"], told["precision"], told["nms"], told["batch"]) == (12, "fp32", "onnx", None)
+    assert told["file"] == str(best.parent / "best-nms-onnx-dynamic-opset12.onnx")
+    assert told["bytes"] == Path(told["file"]).stat().st_size
+    compared = told["comparison"]
+    assert (compared["pictures"], compared["generated"], compared["skipped"]) == (3, False, [])
+    assert compared["score"] <= compared["tolerance"]["score"] == 0.001
+    assert compared["detections"]["file"] == compared["detections"]["torch"] > 0
+    assert told["tensorrt"]["version"] == "8.2.0"
+    assert "--maxShapes=image:2x3x160x160" in told["tensorrt"]["command"]
+    inside = OnnxDetector(told["file"], "cpu").metadata.nms
+    assert inside is not None
+    assert inside == ("onnx", 0.1, 0.5, 100)
+
+
+def test_the_plugin_and_16_bits_go_together_and_say_what_they_are_for(best: Path, tmp_path: Path):
+    told = said(best, "--precision", "fp16", "--nms", "efficient-nms", "--out", tmp_path / "net.onnx")
+    assert "fp16, batch 1, TensorRT's NMS inside" in told.out
+    assert "before its NMS, on 4 pictures (generated noise)" in told.out
+    assert "compared on generated noise; give --check FOLDER or --data data.toml" in told.err
+    assert "TensorRT before 11 builds FP16 from fp32 too" in told.err
+    assert onnx.load(tmp_path / "net.onnx").graph.node[-1].op_type == "EfficientNMS_TRT"
+
+
+def test_unchecked_is_told(best: Path):
+    told = said(best, "--unchecked")
+    assert "not compared with torch" in told.out
+    assert json.loads(said(best, "--unchecked", "--json").out)["comparison"] is None
+
+
+def test_broken_pictures_are_named(best: Path, tmp_path: Path, data: Path):
+    (data.parent / "val" / "broken.png").write_bytes(b"nothing")
+    try:
+        told = said(best, "--check", data.parent / "val")
+    finally:
+        (data.parent / "val" / "broken.png").unlink()
+    assert "on 3 pictures" in told.out
+    assert "broken.png: no picture, or cut off" in told.err
+
+
+def test_an_engine_is_not_built_here_and_the_command_for_the_target_is_told(best: Path):
+    text = refused(UnsupportedError, best, "--format", "tensorrt", "--dynamic-batch", "--batch", 8)
+    assert "built on its target and does not travel; write best-dynamic.onnx by --format onnx, copy it there" in text
+    assert "for TensorRT 10.3: trtexec --onnx=best-dynamic.onnx --saveEngine=best-dynamic.engine" in text
+    assert "--fp16 --minShapes=image:1x3x160x160 --optShapes=image:8x3x160x160" in text
+    assert not list(best.parent.glob("*.onnx"))
+    fp32 = refused(UnsupportedError, best, "--format", "tensorrt", "--precision", "fp32", "--tensorrt", "8.2")
+    assert "--fp16" not in fp32
+    assert "--noTF32" in fp32
+    assert "--buildOnly" in fp32
+
+
+def test_tensorrt_from_11_on_takes_the_types_of_the_file(best: Path):
+    text = refused(UnsupportedError, best, "--format", "tensorrt", "--tensorrt", "11.0")
+    assert "write best-fp16.onnx by --format onnx --precision fp16" in text
+    assert "--fp16" not in text
+    said(best, "--unchecked")
+    of_file = refused(UnsupportedError, best.with_suffix(".onnx"), "--format", "tensorrt", "--tensorrt", "11.0")
+    assert "copy best.onnx there and run" in of_file
+    assert "--noTF32" in of_file
+
+
+def test_an_onnx_file_is_not_exported_again(best: Path):
+    said(best, "--unchecked")
+    assert "is an ONNX file already" in refused(UsageError, best.with_suffix(".onnx"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        (UsageError, ("--format", "engine"), "--format: unknown format 'engine'; "),
+        (UsageError, ("--precision", "int8"), "--precision: unknown precision 'int8'; "),
+        (UsageError, ("--nms", "efficient"), "--nms: unknown nms 'efficient'; did you mean 'efficient-nms'? "),
+        (UsageError, ("--check", ".", "--data", "data.toml"), "exclude each other"),
+        (UsageError, ("--check", ".", "--unchecked"), "exclude each other"),
+        (UsageError, ("--out", "net.engine"), "--out net.engine: an ONNX file is called .onnx"),
+        (UsageError, ("--confidence", "0.3"), "--confidence is of the NMS inside the file"),
+        (UsageError, ("--max-detections", "3"), "--max-detections is of the NMS inside the file"),
+        (UsageError, ("--opset", "9"), "opset = 9: allowed is 11 to "),
+        (UsageError, ("--tensorrt", "new"), "--tensorrt new: expected a version"),
+        (UserError, ("--check", "nowhere"), "--check nowhere: no such folder or picture"),
+        (FileError, ("--data", "nowhere.toml"), "nowhere.toml: no such file"),
+        (UserError, ("--box-tolerance", "0"), "not written: on 4 pictures (generated noise)"),
+    ],
+)
+def test_wrong_wishes_are_one_line_and_leave_nothing(kind, options, expected: str, best: Path):
+    assert expected in refused(kind, best, *options)
+    assert not list(best.parent.glob("*.onnx"))
+
+
+def test_a_folder_without_pictures_is_told(best: Path):
+    assert "no picture there; known: .bmp" in refused(UserError, best, "--check", best.parent)
+
+
+def test_missing_and_damaged_checkpoints_are_told(tmp_path: Path):
+    assert "gone.pt: no such file" in refused(FileError, tmp_path / "gone.pt")
+    (tmp_path / "bad.pt").write_bytes(b"nothing")
+    assert "no checkpoint, or cut off" in refused(FileError, tmp_path / "bad.pt", "--format", "tensorrt")
