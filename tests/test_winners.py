@@ -311,6 +311,7 @@ def test_a_worker_that_was_taken_for_dead_learns_it(tmp_path: Path) -> None:
         mine.add(["a"])
         claim = mine.claim(["a"])
         assert claim is not None
+        assert other.claim(["a"]) is None  # a lease counts from when it was first seen
         time.sleep(0.2)
         taken = other.claim(["a"])
         assert taken is not None
