@@ -35,7 +35,7 @@ class Network(NamedTuple):
 RET = "backbone=mobilenetv2,width=0.5,drop=2,neck=panet"
 SHAPES = {
     "YOLO-ReT MobileNetV2 x0.5, no RFCR": Network(f"{RET},rfcr=0", 19),
-    "YOLO-ReT MobileNetV2 x0.5, RFCR 5": Network(f"{RET},rfcr=5,shortcut=true", 14),
+    "YOLO-ReT MobileNetV2 x0.5, RFCR 5": Network(f"{RET},rfcr=5,shortcut=true", 16),
     "YOLOv4-tiny x0.5": Network("variant=tiny,width=0.5", 28),
 }
 

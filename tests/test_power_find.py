@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 from power_records import lines, plant, reader
 
+from scaler.runtimes import power_rails
 from scaler.runtimes.power import Power
 from scaler.runtimes.power_fake import FakePower
 from scaler.runtimes.power_find import find_power
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is slow to start the pretended tegrastats."""
+    monkeypatch.setattr(power_rails, "_FIRST_LINE_SECONDS", 60.0)
 
 
 def tegrastats(line: str) -> list[str]:

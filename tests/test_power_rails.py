@@ -1,6 +1,7 @@
 """The rails of Jetsons: recorded lines of tegrastats, trees of the system's files, a pretended tegrastats."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from power_records import lines, plant, reader
 
+from scaler.runtimes import power_rails
 from scaler.runtimes.power_rails import (
     WHOLE_MODULES,
     Ina3221Power,
@@ -20,6 +22,12 @@ from scaler.runtimes.power_rails import (
 XAVIER = ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V")
 ORIN = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 THOR = ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is slow to start the pretended tegrastats."""
+    monkeypatch.setattr(power_rails, "_FIRST_LINE_SECONDS", 60.0)
 
 
 # --- lines of tegrastats ---
@@ -170,7 +178,8 @@ time.sleep(60)
         assert power.sample() == {}, "nothing new"
         go.touch()
         watts = power.sample()
-        while not watts:
+        until = time.monotonic() + 300
+        while not watts and time.monotonic() < until:
             watts = power.sample()
         assert watts == {"VDD_IN": 6.0, "VDD_SOC": 1.2}
         assert power.sample() == {}, "half a line is none"

@@ -58,6 +58,7 @@ def test_the_whole_is_packages_and_memory_and_nothing_twice(intel: Machine, amd:
 def test_a_processor_that_does_not_count_its_memory(amd: Machine):
     assert power_of(amd).rails == ("package-0", "package-0/core")
     assert power_of(amd).whole == ("package-0",)
+    assert power_of(amd).scope == "processor"
 
 
 def test_watts_are_those_since_the_last_question(intel: Machine):

@@ -17,6 +17,7 @@ from scaler.training.loop.averaging import MovingAverage  # noqa: E402
 from scaler.training.loop.freezing import freeze, training_mode  # noqa: E402
 from scaler.training.loop.health import PATIENCE, Health  # noqa: E402
 from scaler.training.loop.optimiser import make_optimiser, set_rates  # noqa: E402
+from scaler.training.loop.optimiser import rate_of as optimiser_rate  # noqa: E402
 from scaler.training.loop.rng import restore_rng, rng_state, seeded  # noqa: E402
 from scaler.training.loop.schedule import Rates, rates, stage_of  # noqa: E402
 from scaler.training.loop.steps import Stepper, StepSettings, drop_unless_finite, parts  # noqa: E402
@@ -217,6 +218,12 @@ class TestOptimiser:
         slow = {name for name, weight in module.named_parameters() if rate_of[id(weight)] == pytest.approx(0.01)}
         assert slow == {known[0], f"{known[1]}.weight", f"{known[1]}.bias"}
         assert len(rate_of) == len(list(module.parameters()))
+        assert optimiser_rate(optimiser) == pytest.approx(0.1)
+
+    def test_transferred_weights_outside_of_the_backbone_are_not_frozen(self):
+        module = to_torch(SPEC.graph())
+        head = next(name for name, _ in module.named_parameters() if name.startswith("head"))
+        assert freeze(module, "transferred", (head,)) == 0
 
     def test_nesterovs_momentum_is_the_recipes_choice(self):
         module = to_torch(SPEC.graph())

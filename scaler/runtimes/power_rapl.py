@@ -55,7 +55,6 @@ class RaplPower:
     """
 
     source = "rapl"
-    scope = "processor and memory"
 
     def __init__(self, zones: Sequence[Zone], read: Read = read_text, clock: Clock = time.perf_counter) -> None:
         self._zones = tuple(zones)
@@ -66,6 +65,8 @@ class RaplPower:
         self.whole = tuple(
             rail for rail in self.rails if rail.startswith("package-") and ("/" not in rail or rail.endswith("/dram"))
         )
+        metered = any(rail.endswith("/dram") for rail in self.whole)
+        self.scope = "processor and memory" if metered else "processor"
 
     def sample(self) -> Watts:
         """Mean watts since the last question; ask again before a counter has gone round twice, minutes at full load."""

@@ -18,8 +18,8 @@ def freeze(module: nn.Module, what: Frozen, transferred: Collection[str]) -> int
     Args:
         module: The network.
         what: See `scaler.training.recipe.Stage.freeze`.
-        transferred: Keys of the module's `state_dict`, or names of its parts, that hold pretrained weights. Without
-            any nothing is frozen: random weights have to learn.
+        transferred: Keys of the module's `state_dict`, or names of its parts, that hold pretrained weights; those of
+            the backbone stay. Without any nothing is frozen: random weights have to learn.
 
     Returns:
         How many parameters stay.
@@ -44,7 +44,7 @@ def training_mode(module: nn.Module) -> None:
 
 
 def _frozen_parts(what: Frozen, transferred: Collection[str]) -> frozenset[str]:
-    return frozenset() if what == "none" else frozenset(transferred)
+    return frozenset(name for name in transferred if name.startswith(BACKBONE)) if what != "none" else frozenset()
 
 
 def within(name: str, parts: Collection[str]) -> bool:

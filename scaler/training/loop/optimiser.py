@@ -48,6 +48,13 @@ def set_rates(optimiser: Optimizer, rates: Rates) -> None:
             group["momentum"] = rates.momentum
 
 
+def rate_of(optimiser: Optimizer) -> float:
+    """The learning rate that was set last for weights that are neither biases nor transferred, `Rates.weights`."""
+    groups = [group for group in optimiser.param_groups if group["share"] > 0]
+    rates = [group["lr"] / group["share"] for group in groups if not group["biases"]]
+    return float(rates[0]) if rates else 0.0
+
+
 def _groups(module: nn.Module, settings: Optimiser, transferred: Collection[str]) -> list[dict[str, Any]]:
     """Weights that learn alike, with their decay, whether they are biases, and their share of the learning rate."""
     decayed = {id(part.weight) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)}

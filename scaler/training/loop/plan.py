@@ -19,7 +19,8 @@ BestBy: TypeAlias = Literal["ap", "ap50"]
 
 InitialWeights: TypeAlias = Callable[[Any, Any], Collection[str]]
 """Fills the module of a graph (first, an `nn.Module`; second, the `Graph`) in place; returns the keys of its
-`state_dict`, or the names of its layers, that were transferred. They are what a stage with `freeze` keeps."""
+`state_dict`, or the names of its layers, that were transferred. Those of the backbone are what a stage with `freeze`
+keeps."""
 
 LAST, BEST = "last.pt", "best.pt"
 """Names in the run's folder: what a run resumes from, and the weights of the best evaluation."""

@@ -24,6 +24,7 @@ from scaler.training.loop.freezing import training_mode
 from scaler.training.loop.health import diverged
 from scaler.training.loop.interrupts import Interrupts
 from scaler.training.loop.multi_scale import drawn_size
+from scaler.training.loop.optimiser import rate_of
 from scaler.training.loop.pace import Pace
 from scaler.training.loop.plan import TrainingPlan, check
 from scaler.training.loop.resume import resume
@@ -303,7 +304,7 @@ class _Loop:
         means = (session.losses / max(1, session.counts.step)).tolist()
         named = self._named([self.world.mean(value) for value in means])
         if not math.isfinite(named["total"]):
-            self._check(named, 0.0, session.optimiser.param_groups[0]["lr"])
+            self._check(named, 0.0, rate_of(session.optimiser))
         return named
 
     def _evaluates(self, epoch: int) -> bool:
@@ -346,7 +347,7 @@ class _Loop:
                 epoch=epoch,
                 of=plan.recipe.epochs,
                 stage=place.number,
-                lr=self.session.optimiser.param_groups[0]["lr"],
+                lr=rate_of(self.session.optimiser),
                 losses=losses,
                 metrics=metrics,
                 best=best,

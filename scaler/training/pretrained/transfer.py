@@ -41,9 +41,10 @@ class Transferred:
     """Blocks of the backbone that were filled, whole."""
     of_blocks: int
     """All blocks of the backbone."""
+    filled: tuple[str, ...]
+    """Parts of the module (`backbone.stem.unit.conv`) that hold these weights now."""
     frozen: tuple[str, ...]
-    """Parts of the module (`backbone.stem.unit.conv`) that a stage which freezes transferred weights keeps: those of
-    the backbone."""
+    """Those of them that a stage which freezes transferred weights keeps: those of the backbone."""
     notes: tuple[str, ...]
     """Where the network differs from the one that the weights are of, so that they are worth less."""
 
@@ -109,6 +110,7 @@ def transfer(module: nn.Module, graph: Graph, weights: Weights, blocks: int | No
         skipped=tuple(name for name, problem in problems.items() if problem),
         blocks=tuple(name for name in names if name not in incomplete and fitting),
         of_blocks=len(names),
+        filled=tuple(module_name(layer) for layer in layers if layer.name in fitting),
         frozen=tuple(module_name(layer) for layer in layers if layer.name in fitting and layer.name in block_of),
         notes=tuple(_notes(graph, weights)) if fitting else (),
     )

@@ -231,7 +231,7 @@ def _with_weights(order: Order, spec: NetworkSpec, tell: Tell) -> tuple[NetworkS
         found = transfer(module, graph, weights, order.transfer_blocks)
         for line in found.lines():
             tell(line)
-        return found.frozen
+        return found.filled
 
     return wanted, fill, weights_label(weights)
 
