@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fake_detector import picture_of
 
+from scaler.evaluation import live_output
 from scaler.evaluation.video import VideoWriter
 
 
@@ -62,25 +63,43 @@ class FakeWriter:
 
 
 class FakeGui:
-    """OpenCV's windows: these keys are pressed, one a call; whether the window is visible, one a call."""
+    """OpenCV's windows, and a clock that only their waits move on.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, keys: list[int], visible: list[float]) -> None:
-        self.keys, self.visible = list(keys), list(visible)
+    Args:
+        monkeypatch: Of the test.
+        keys: That are pressed, one a wait; -1: none.
+        visible: Whether the window is visible, one a call.
+        quits_at: The picture at which q is pressed.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, keys: list[int], visible: list[float], quits_at: int | None = None
+    ) -> None:
+        self.keys, self.visible, self.quits_at = list(keys), list(visible), quits_at
+        self.now = 0.0
         self.shown: list[np.ndarray] = []
         self.waits: list[int] = []
         self.sizes: list[tuple[int, int]] = []
         self.closed = False
         for name in ("imshow", "waitKey", "getWindowProperty", "namedWindow", "resizeWindow", "destroyAllWindows"):
             monkeypatch.setattr(cv2, name, getattr(self, f"_{name}"))
+        monkeypatch.setattr(live_output, "perf_counter", self.clock)
         monkeypatch.setattr(cv2, "currentUIFramework", lambda: "QT5")
         monkeypatch.setenv("DISPLAY", ":0")
+
+    def clock(self) -> float:
+        return self.now
 
     def _imshow(self, _: str, image: np.ndarray) -> None:
         self.shown.append(image)
 
     def _waitKey(self, milliseconds: int) -> int:  # noqa: N802
         self.waits.append(milliseconds)
-        return self.keys.pop(0) if self.keys else -1
+        key = self.keys.pop(0) if self.keys else -1
+        if len(self.shown) == self.quits_at:
+            key = ord("q")
+        self.now += (milliseconds if key == -1 else 1) / 1000  # a key ends the wait
+        return key
 
     def _getWindowProperty(self, *_: Any) -> float:  # noqa: N802
         return self.visible.pop(0) if self.visible else 1.0

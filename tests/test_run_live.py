@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaler.data.images import write_image
-from scaler.errors import UnsupportedError, UserError
+from scaler.errors import UnsupportedError, UsageError, UserError
+from scaler.evaluation import live
 from scaler.evaluation.detections import Selection
 from scaler.evaluation.live import FrameTimes, LiveRun, overlay, run_live
 from scaler.evaluation.live_frames import CameraFrames, FileFrames, Frame, is_camera, open_source
 from scaler.evaluation.live_output import Recorder, Window, check_window, on_canvas, write_overlay
 from scaler.evaluation.predict import drawn
-from scaler.evaluation.sources import find_sources
-from scaler.evaluation.video import VideoReader
+from scaler.evaluation.sources import find_files
+from scaler.evaluation.video import VideoReader, VideoWriter
 
 BOX = (20, 30, 60, 70)
 SEEN = Selection(confidence=0.25)
@@ -32,7 +33,7 @@ def detector() -> FakeDetector:
 
 
 def files(name: str, out: str = "out.mp4", picture_seconds: float = 0.5) -> FileFrames:
-    return FileFrames(name, find_sources([name], Path(out)), picture_seconds)
+    return FileFrames(name, [path for path, _ in find_files([name], Path(out)).values()], picture_seconds)
 
 
 # ------------------------------------------------------------------------------------------------------------- cameras
@@ -82,6 +83,8 @@ def test_cameras_that_give_nothing_usable_are_one_line(pictures, expected: str):
 
 
 PIPELINE = "videotestsrc ! videoconvert ! video/x-raw,format=BGR ! appsink"
+LONG_PIPELINE = PIPELINE.replace(" ! ", " ! queue ! " * 30)
+"""Longer than the name of a file may be."""
 
 
 @pytest.fixture
@@ -105,6 +108,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         ("/dev/video2", ("/dev/video2",), "/dev/video2"),
         ("rtsp://camera/1", ("rtsp://camera/1",), "rtsp://camera/1"),
         (PIPELINE, (PIPELINE, cv2.CAP_GSTREAMER), PIPELINE),
+        (LONG_PIPELINE, (LONG_PIPELINE, cv2.CAP_GSTREAMER), LONG_PIPELINE),
+        ("0999", (999,), "camera 0999"),
     ],
 )
 def test_cameras_pipelines_and_streams_are_opened_by_their_kind(text, arguments, name, opened):
@@ -129,6 +134,13 @@ def test_what_cannot_be_opened_is_one_line_with_advice(text, expected, opened, m
     with pytest.raises(UserError, match=expected):
         open_source(text, Path("out.mp4"), 0.5)
     assert closed.released
+
+
+@pytest.mark.parametrize("number", ["1000", "99999999999", "9" * 5000])
+def test_cameras_have_no_numbers_that_opencv_cannot_hold(number: str, opened):
+    with pytest.raises(UsageError, match=r"cameras have numbers from 0 to 999; a file is \./"):
+        open_source(number, None, 0.5)
+    assert not opened
 
 
 def test_a_stream_is_read_by_the_real_opencv(tmp_path: Path):
@@ -175,10 +187,31 @@ def test_a_folder_of_pictures_makes_a_video_of_one_frame_each(folder: Path):
     assert files("mixed/*.png", picture_seconds=0.25).fps == 4
 
 
+def test_a_video_of_pictures_shown_for_long_has_a_rate_that_can_be_written(folder: Path):
+    source = files("mixed/a.png", picture_seconds=3600)
+    assert source.fps == 0.1
+    with VideoWriter(folder / "long.mp4", source.fps) as writer:
+        Recorder(writer, source.fps).write(picture_of(1, 120, 90), 60.0)
+    with VideoReader(folder / "long.mp4") as reader:
+        assert (reader.fps, len(list(reader))) == (pytest.approx(0.1), 6)
+
+
 def test_an_earlier_result_in_the_folder_is_not_read(folder: Path):
     before = files("mixed", "mixed/demo.mp4").frames
     video(folder / "demo.mp4")
     assert files("mixed", "mixed/demo.mp4").frames == before
+
+
+def test_where_nothing_is_written_every_file_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    video(folder / "demo.mp4", frames=5)
+    monkeypatch.chdir(folder)
+    assert open_source(".", Path("demo.mp4"), 0.5).frames == 6
+    assert open_source(".", None, 0.5).frames == 11
+
+
+def test_a_name_that_is_too_long_is_one_line():
+    with pytest.raises(UserError, match=r"--source a+: file name too long; check the path"):
+        open_source("a" * 300, None, 0.5)
 
 
 def test_a_source_without_a_readable_frame_is_one_line(folder: Path):
@@ -221,6 +254,21 @@ def test_a_recording_is_never_more_than_a_frame_off(steps: list[float], fps: flo
     times = np.cumsum(steps).tolist()
     written = sum(copies(times, fps))
     assert abs(written - ((times[-1] - times[0]) * fps + 1)) <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([5.0, 5.5, 5.6], [1, 1, 1, 1, 1, 2, 3]),
+        ([5.0, 5.04, 5.5], [1, 2, 2, 2, 2, 3]),  # what is too short for a frame of its own still fills the gap
+    ],
+)
+def test_a_gap_is_filled_with_what_the_camera_saw_before_it(times, expected):
+    writer, clock = FakeWriter(), iter(times)
+    recorder = Recorder(writer, 10.0, clock=lambda: next(clock))  # type: ignore[arg-type]
+    for number in range(1, len(times) + 1):
+        recorder.write(np.full((8, 8, 3), number, np.uint8), None)
+    assert [int(image[0, 0, 0]) for image in writer.images] == expected
 
 
 def test_frames_of_files_are_written_as_long_as_they_last():
@@ -270,6 +318,24 @@ def test_q_and_escape_end(key: int, monkeypatch: pytest.MonkeyPatch):
     FakeGui(monkeypatch, [-1, ord("x"), key], [])
     window = Window("run")
     assert [window.show(picture_of(1, 9, 9)) for _ in range(3)] == [True, True, False]
+
+
+def test_other_keys_do_not_shorten_a_pause(monkeypatch: pytest.MonkeyPatch):
+    gui = FakeGui(monkeypatch, [-1, ord("x"), -1, ord(" ")], [])
+    assert Window("run").pause(0.5)
+    assert gui.now == pytest.approx(0.5)
+    assert gui.waits == [50] * 11 + [48]  # each key cut a wait to a millisecond
+    assert max(gui.waits) <= 50
+
+
+@pytest.mark.parametrize(
+    ("keys", "visible", "stops", "waits"),
+    [([-1, ord("q")], [], 99, 2), ([], [1, 1, 0], 99, 3), ([], [], 4, 4), ([ord("x")] * 9, [], 5, 5)],
+)
+def test_a_long_pause_ends_within_50_ms(keys, visible, stops, waits, monkeypatch: pytest.MonkeyPatch):
+    gui = FakeGui(monkeypatch, keys, visible)
+    assert not Window("run").pause(3600, lambda: len(gui.waits) == stops)
+    assert len(gui.waits) == waits
 
 
 @pytest.mark.parametrize(("visible", "expected"), [([0, 1, 1, 0], [True, True, True, False]), ([-1] * 4, [True] * 4)])
@@ -382,7 +448,7 @@ def test_a_camera_runs_until_it_is_gone_and_is_never_held_back():
 def test_a_run_ends_after_so_many_frames_or_when_asked(folder: Path):
     done = run_live(detector(), files("mixed"), SEEN, frames=2)
     assert (done.frames, done.ended) == (2, "frames")
-    answers = iter([False, False, False, True])
+    answers = iter([False, False, True])
     done = run_live(detector(), files("mixed"), SEEN, stop=lambda: next(answers))
     assert (done.frames, done.ended) == (3, "asked")
 
@@ -403,32 +469,63 @@ def test_ctrl_c_ends_the_run_and_keeps_what_was_done(folder: Path):
 
 
 def test_q_in_the_window_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    gui = FakeGui(monkeypatch, [-1, -1, ord("q")], [])
+    gui = FakeGui(monkeypatch, [], [], quits_at=2)
     done = run_live(detector(), files("mixed/b.mp4"), SEEN, window=Window("run"))
     assert (done.frames, done.ended, len(gui.shown)) == (2, "asked", 2)
 
 
-def test_in_a_window_a_video_is_not_faster_than_in_a_player(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    gui = FakeGui(monkeypatch, [], [])
-    run_live(detector(), files("mixed/b.mp4"), SEEN, window=Window("run"))
-    shows, pauses = gui.waits[::2], gui.waits[1::2]  # the fake does not wait, so there is always time left
-    assert shows == [1, 1, 1]
-    assert len(pauses) == 3
-    assert all(0 < pause <= 100 for pause in pauses)
-    gui.waits.clear()
+class Still(FileFrames):
+    """Three times the same picture, each shown so many seconds."""
+
+    def __init__(self, shown: float) -> None:
+        super().__init__("still", (), shown)
+        self.image, self.shown = picture_of(1, 120, 90), shown
+
+    def __iter__(self):
+        return iter([Frame(self.image, 0.0, 0.0, self.shown)] * 3)
+
+
+@pytest.fixture
+def gui(monkeypatch: pytest.MonkeyPatch) -> FakeGui:
+    """Windows by whose clock the run goes too, so that only their waits take time."""
+    found = FakeGui(monkeypatch, [], [])
+    monkeypatch.setattr(live, "perf_counter", found.clock)
+    return found
+
+
+def test_in_a_window_a_video_is_not_faster_than_in_a_player(gui: FakeGui):
+    done = run_live(detector(), Still(0.1), SEEN, window=Window("run"))
+    assert gui.waits == [1, 50, 49] * 3  # one of showing, the others of the pause
+    assert done.seconds == pytest.approx(0.3)
+    assert [row.waiting for row in done.times] == pytest.approx([99.0] * 3)
+
+
+def test_a_camera_in_a_window_is_never_held_back(gui: FakeGui):
     run_live(detector(), CameraFrames(FakeCapture([bgr()] * 3), "camera 0"), SEEN, window=Window("run"))
     assert gui.waits == [1, 1, 1]
 
 
+@pytest.mark.parametrize(("seconds", "frames"), [(0.001, 1), (59.0, 1), (61.0, 2), (1000.0, 3)])
+def test_the_time_limit_ends_a_run_and_the_time_of_a_picture(seconds: float, frames: int, gui: FakeGui):
+    done = run_live(detector(), Still(60.0), SEEN, window=Window("run"), seconds=seconds)
+    assert (done.frames, done.ended) == (frames, "source" if frames == 3 else "asked")
+    assert done.seconds == pytest.approx(min(seconds, 180.0), abs=0.06)
+
+
+def test_the_time_limit_begins_after_the_warm_up(gui: FakeGui):
+    class Slow(FakeDetector):
+        def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            gui.now += 10.0
+            return super().raw(images)
+
+    found = Slow(("cat", "dog"), {1: ((120, 90), [(*BOX, 0, 0.8)]), 2: ((120, 90), [])})
+    assert run_live(found, Still(0.1), SEEN, seconds=15.0).frames == 2
+
+
 def test_the_frames_themselves_stay_as_they_are():
-    image = picture_of(1, 120, 90)
-
-    class Still(FileFrames):
-        def __iter__(self):
-            return iter([Frame(image, 0.0, 0.0, 0.1)] * 3)
-
-    assert run_live(detector(), Still("still", (), 0.1), SEEN).frames == 3
-    np.testing.assert_array_equal(image, picture_of(1, 120, 90))
+    source = Still(0.1)
+    assert run_live(detector(), source, SEEN).frames == 3
+    np.testing.assert_array_equal(source.image, picture_of(1, 120, 90))
 
 
 # ------------------------------------------------------------------------------------------------------------- figures

@@ -49,7 +49,9 @@ def command(
     ] = 0.5,
     max_detections: Annotated[int, typer.Option("--max-detections", min=1, help="Most of a frame.")] = 100,
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="End after so many frames.")] = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", min=0.001, help="End after this time.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.001, help="End after this time, warm-up not counted.")
+    ] = None,
     picture_seconds: Annotated[
         float, typer.Option("--picture-seconds", min=0.01, max=3600, help="How long a picture of a folder is shown.")
     ] = 0.5,
@@ -76,7 +78,7 @@ def command(
     window = None if headless else Window(f"scaler run {model} (q ends)")
     selection = Selection(confidence=confidence, iou=iou, most=max_detections)
     with ExitStack() as open_things:
-        frames_of = open_things.enter_context(open_source(source, video or Path("demo.mp4"), picture_seconds))
+        frames_of = open_things.enter_context(open_source(source, video, picture_seconds))
         detector = load_detector(model, device, half=half)
         if window:
             open_things.callback(window.close)
@@ -116,14 +118,25 @@ def _checked(source: str, out: Path | None, headless: bool) -> Path | None:
         return None
     if out.suffix.lower() != ".mp4":
         raise UsageError(f"--out {out}: videos are written as .mp4 files; name for instance demo.mp4")
-    if out.is_dir():
-        raise UsageError(f"--out {out}: is a folder; name a file in it, for instance {out / 'demo.mp4'}")
-    if out.exists() and Path(source).exists() and out.samefile(source):
-        raise UsageError(f"--out {out}: it is read too and would be overwritten; name another file")
     from scaler.files import make_folder  # noqa: PLC0415
 
     make_folder(out.parent)
+    try:
+        if out.is_dir():
+            raise UsageError(f"--out {out}: is a folder; name a file in it, for instance {out / 'demo.mp4'}")
+    except OSError as error:  # a name too long
+        raise UsageError(f"--out {out}: {(error.strerror or str(error)).lower()}; name another file") from None
+    if _same(out, source):
+        raise UsageError(f"--out {out}: it is read too and would be overwritten; name another file")
     return out
+
+
+def _same(out: Path, source: str) -> bool:
+    """Whether both are one file; False where one is not there or cannot be asked for: a pipeline is a long name."""
+    try:
+        return out.samefile(source)
+    except OSError:
+        return False
 
 
 def _run(
@@ -143,7 +156,7 @@ def _run(
     say(f"scaler: {source.name}; {'q in the window or ' if window else ''}Ctrl-C ends")
     progress_of_many = in_tenths("running") if source.frames or frames else nullcontext()
     with (
-        Interrupts(None if seconds is None else seconds / 60) as interrupts,
+        Interrupts() as interrupts,
         nullcontext() if out is None else VideoWriter(out, source.fps) as writer,
         progress_of_many as progress,
     ):
@@ -154,6 +167,7 @@ def _run(
             window=window,
             recorder=None if writer is None else Recorder(writer, source.fps),
             frames=frames,
+            seconds=seconds,
             stop=lambda: interrupts.wanted,
             progress=progress,
         )

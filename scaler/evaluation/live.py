@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, NamedTuple, TypeAlias
@@ -98,6 +99,7 @@ def run_live(
     window: Window | None = None,
     recorder: Recorder | None = None,
     frames: int | None = None,
+    seconds: float | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> LiveRun:
@@ -113,7 +115,8 @@ def run_live(
         window: To show them in.
         recorder: To write them with.
         frames: Most that are shown.
-        stop: Asked before every frame whether to end.
+        seconds: End after this time, from the first frame asked for, but not without one.
+        stop: Asked after every frame, and while one stays in the window, whether to end.
         progress: Told after every frame.
 
     Raises:
@@ -124,28 +127,26 @@ def run_live(
     total = min(filter(None, (frames, source.frames)), default=0)
     tell = (lambda: progress(loop.done, total, source.name)) if progress else lambda: None
     start = perf_counter()
-    ended = _until_the_end(loop, iter(source), frames, stop, tell)
+    end = math.inf if seconds is None else start + seconds
+    ended = _until_the_end(loop, source, frames, lambda: stop() or perf_counter() >= end, tell)
     return LiveRun(loop.done, perf_counter() - start, tuple(loop.times), ended)
 
 
 def _until_the_end(
-    loop: _Loop, source: Iterator[Frame], frames: int | None, stop: Callable[[], bool], tell: Callable[[], None]
+    loop: _Loop, source: FrameSource, frames: int | None, stop: Callable[[], bool], tell: Callable[[], None]
 ) -> Ending:
     """Take frame after frame; returns why no more."""
     try:
-        while loop.done != frames:
-            if stop():
-                return "asked"
-            frame = next(source, None)
-            if frame is None:
-                return "source"
-            go_on = loop.step(frame)
+        for frame in source:
+            go_on = loop.step(frame, stop)
             tell()
-            if not go_on:
+            if loop.done == frames:
+                return "frames"
+            if not go_on or stop():
                 return "asked"
     except KeyboardInterrupt:
         return "asked"
-    return "frames"
+    return "source"
 
 
 class _Loop:
@@ -168,8 +169,8 @@ class _Loop:
             found, _moments = _found(self._detector, grey, self._selection)
             write_overlay(drawn(grey.image, found, self._detector.classes), ("FPS",))
 
-    def step(self, frame: Frame) -> bool:
-        """Take a frame from its pixels to the outputs; whether to go on."""
+    def step(self, frame: Frame, stop: Callable[[], bool]) -> bool:
+        """Take a frame from its pixels to the outputs; whether to go on. `stop` ends its time in the window."""
         start = perf_counter()
         found, moments = _found(self._detector, frame, self._selection)
         image = drawn(frame.image, found, self._detector.classes)
@@ -183,7 +184,7 @@ class _Loop:
         if self._window and go_on and frame.shown is not None:
             rest = frame.shown - frame.decoded - (moments[-1] - start)
             if rest > 0:
-                go_on = self._window.pause(rest)
+                go_on = self._window.pause(rest, stop)
                 waited += perf_counter() - moments[-1]
         parts = (waited, frame.decoded, *np.diff([start, *moments]).tolist())
         row = FrameTimes(*(1000 * seconds for seconds in parts))

@@ -11,15 +11,18 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from scaler.data.dataset import Image
 from scaler.data.images import BrokenMediaError, read_image
-from scaler.errors import UnsupportedError, UserError
+from scaler.errors import UnsupportedError, UsageError, UserError
 from scaler.evaluation import video
 from scaler.evaluation.metrics import Skipped
-from scaler.evaluation.sources import Source, find_sources
+from scaler.evaluation.sources import find_files, is_video
 
 _CAMERA_RATE = 30.0  # frames per second, where a camera does not tell its own
+_LEAST_RATE = 0.1  # frames per second of a video of pictures; OpenCV writes none below 0.001
 _MOST_BAD = 10
 """Frames in a row that may be damaged, as a USB camera's first ones are, before a camera counts as broken."""
 _DEVICES = Path("/dev")
+_DIGITS = 3
+"""Of a camera's number: far more than a machine has; OpenCV's number is a C int."""
 
 
 class Frame(NamedTuple):
@@ -132,7 +135,7 @@ class FileFrames:
 
     Args:
         name: What the user named, to be told.
-        sources: The files.
+        paths: The files.
         picture_seconds: How long a picture is shown.
 
     Attributes:
@@ -141,12 +144,12 @@ class FileFrames:
         broken: What could not be read until now.
     """
 
-    def __init__(self, name: str, sources: Sequence[Source], picture_seconds: float) -> None:
-        self.name, self._sources, self._picture_seconds = name, tuple(sources), picture_seconds
+    def __init__(self, name: str, paths: Sequence[Path], picture_seconds: float) -> None:
+        self.name, self._paths, self._picture_seconds = name, tuple(paths), picture_seconds
         self.broken: list[Skipped] = []
-        videos = [told for source in sources if source.is_video and (told := _rate_and_count(source.path))]
-        self.fps = videos[0][0] if videos else 1 / picture_seconds
-        self.frames = sum(count for _, count in videos) + sum(not source.is_video for source in sources)
+        videos = [told for path in paths if is_video(path) and (told := _rate_and_count(path))]
+        self.fps = videos[0][0] if videos else max(1 / picture_seconds, _LEAST_RATE)
+        self.frames = sum(count for _, count in videos) + sum(not is_video(path) for path in paths)
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames.
@@ -155,13 +158,13 @@ class FileFrames:
             UserError: There is none.
         """
         found = 0
-        for source in self._sources:
+        for path in self._paths:
             try:
-                for frame in _of_video(source.path) if source.is_video else self._of_picture(source.path):
+                for frame in _of_video(path) if is_video(path) else self._of_picture(path):
                     found += 1
                     yield frame
             except BrokenMediaError as error:
-                self.broken.append(Skipped(str(source.path), error.reason))
+                self.broken.append(Skipped(str(path), error.reason))
         if not found:
             first = self.broken[0]
             raise UserError(f"{self.name}: no frame can be read; {first.picture}: {first.reason}")
@@ -181,23 +184,28 @@ class FileFrames:
         """Do nothing."""
 
 
-def open_source(text: str, out: Path, picture_seconds: float) -> FrameSource:
+def open_source(text: str, out: Path | None, picture_seconds: float) -> FrameSource:
     """Open what the user named.
 
     Args:
         text: The number of a camera, its device file, a GStreamer pipeline (it has `!` in it), the address of a stream
             (`rtsp://...`), a video, a picture, a folder of them, or a pattern.
-        out: The video that is written: an earlier one in the folder is not read.
+        out: The video that is written, if one is: an earlier one in the folder is not read.
         picture_seconds: How long a picture is shown.
 
     Raises:
         UserError: There is no such thing, or it cannot be opened.
+        UsageError: No camera has such a number.
         UnsupportedError: A pipeline, and this OpenCV has no GStreamer.
         MissingExtraError: OpenCV is not installed.
     """
     if is_camera(text):
         return CameraFrames(_opened(text), f"camera {text}" if text.isdecimal() else text)
-    return FileFrames(text, find_sources([text], out), picture_seconds)
+    try:
+        found = find_files([text], out)
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise UserError(f"--source {text}: {(error.strerror or str(error)).lower()}; check the path") from None
+    return FileFrames(text, [path for path, _ in found.values()], picture_seconds)
 
 
 def is_camera(text: str) -> bool:
@@ -206,11 +214,21 @@ def is_camera(text: str) -> bool:
 
 
 def _is_pipeline(text: str) -> bool:
-    return "!" in text and not Path(text).exists()
+    return "!" in text and not _exists(Path(text))
+
+
+def _exists(path: Path) -> bool:
+    """Whether it is there; False where that cannot be told: the name is too long, or a folder may not be searched."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _opened(text: str) -> Any:
     """The `cv2.VideoCapture` of a camera, pipeline or stream."""
+    if text.isdecimal() and len(text.lstrip("0")) > _DIGITS:
+        raise UsageError(f"--source {text}: cameras have numbers from 0 to {10**_DIGITS - 1}; a file is ./{text}")
     cv2 = video.quiet_cv2()
     if _is_pipeline(text):
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):

@@ -19,6 +19,8 @@ from scaler.evaluation.video import VideoWriter, quiet_cv2
 _ENDING = frozenset((ord("q"), ord("Q"), 27))  # 27 is Esc
 _SMALLEST, _LARGEST = 640, 1280
 """Pixels of a window's longer side at first; it can be drawn to any size."""
+_SLICE = 50
+"""Most milliseconds that a window waits before it asks whether to go on."""
 _INSTEAD = "use --headless --out demo.mp4"
 _WHITE = (255, 255, 255)
 _DARKER = 6
@@ -48,9 +50,24 @@ class Window:
             ) from None
         return self.pause(0)
 
-    def pause(self, seconds: float) -> bool:
-        """Let the window live for a time, a millisecond at least; whether to go on."""
-        key = self._cv2.waitKey(max(1, round(1000 * seconds))) & 0xFF
+    def pause(self, seconds: float, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Let the window live for a time, a millisecond at least; whether to go on.
+
+        Args:
+            seconds: How long; other keys than those that end the run do not shorten it.
+            stop: Asked every 50 ms at least whether to end it.
+        """
+        end = perf_counter() + seconds
+        left = max(1, round(1000 * seconds))
+        while left > 0:
+            if not self._live(min(left, _SLICE)) or stop():
+                return False
+            left = round(1000 * (end - perf_counter()))
+        return True
+
+    def _live(self, milliseconds: int) -> bool:
+        """Let the window live until a key is pressed, so long at most; whether to go on."""
+        key = self._cv2.waitKey(milliseconds) & 0xFF
         visible = self._visible()
         closed = self._seen and not visible  # some backends never tell
         self._seen = self._seen or visible
@@ -95,6 +112,7 @@ class Recorder:
     """Writes frames into a video at a fixed rate so that it runs as fast as what was filmed.
 
     A frame that lasts longer than one of the video is written several times, one that lasts shorter perhaps not at all.
+    How long a frame of a camera lasts is known when the next one comes: so the one before fills the time between.
     Frames of another size than the first are fitted into it, with a black border.
 
     Args:
@@ -107,6 +125,7 @@ class Recorder:
         self._writer, self._fps, self._clock = writer, fps, clock
         self._start: float | None = None
         self._size: tuple[int, int] | None = None
+        self._before: Image | None = None
         self._position = 0.0
         self._written = 0
 
@@ -122,8 +141,15 @@ class Recorder:
             self._position = now - self._start + 1 / self._fps
         else:
             self._position += shown
-        height, width = self._size = self._size or (image.shape[0], image.shape[1])
         copies = round(self._position * self._fps) - self._written
+        if shown is None and self._before is not None:
+            self._append(self._before, copies - 1)
+            copies = min(copies, 1)
+        self._append(image, copies)
+        self._before = image
+
+    def _append(self, image: Image, copies: int) -> None:
+        height, width = self._size = self._size or (image.shape[0], image.shape[1])
         fitted = on_canvas(image, width, height) if copies > 0 else image
         for _ in range(copies):
             self._writer.write(fitted)

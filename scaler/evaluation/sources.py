@@ -21,7 +21,12 @@ class Source(NamedTuple):
     @property
     def is_video(self) -> bool:
         """Whether it is a video, by its suffix."""
-        return self.path.suffix.lower() in video.SUFFIXES
+        return is_video(self.path)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its suffix."""
+    return path.suffix.lower() in video.SUFFIXES
 
 
 def find_sources(names: Sequence[str], out: Path) -> tuple[Source, ...]:
@@ -38,10 +43,7 @@ def find_sources(names: Sequence[str], out: Path) -> tuple[Source, ...]:
         UserError: Nothing is there, or a file is neither picture nor video by its suffix.
         UsageError: A result would overwrite a file that is read.
     """
-    found: dict[Path, tuple[Path, Path]] = {}
-    for name in names:
-        for path, place in _files(name, out):
-            found.setdefault(path.resolve(), (path, place))
+    found = find_files(names, out)
     sources = []
     taken: set[Path] = set()
     for path, place in found.values():
@@ -53,7 +55,24 @@ def find_sources(names: Sequence[str], out: Path) -> tuple[Source, ...]:
     return tuple(sources)
 
 
-def _files(name: str, out: Path) -> Iterator[tuple[Path, Path]]:
+def find_files(names: Sequence[str], out: Path | None) -> dict[Path, tuple[Path, Path]]:
+    """Files that the user named, as `find_sources` does, and their places in the folder of the results, by real path.
+
+    Args:
+        names: Files, folders, or patterns with `*`, `?` and `[]`.
+        out: File or folder of the results, which is left out; None: there is none.
+
+    Raises:
+        UserError: Nothing is there, or a file is neither picture nor video by its suffix.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}
+    for name in names:
+        for path, place in _files(name, out):
+            found.setdefault(path.resolve(), (path, place))
+    return found
+
+
+def _files(name: str, out: Path | None) -> Iterator[tuple[Path, Path]]:
     """Files that a name stands for, and their places in the folder of the results."""
     path = Path(name)
     if path.is_dir():
@@ -75,9 +94,9 @@ def _files(name: str, out: Path) -> Iterator[tuple[Path, Path]]:
         raise UserError(f"{name}: no such file or folder; check the path")
 
 
-def _wanted(file: Path, folder: Path, out: Path) -> bool:
+def _wanted(file: Path, folder: Path, out: Path | None) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    own = out.resolve() != folder.resolve() and file.resolve().is_relative_to(out.resolve())
+    own = out is not None and out.resolve() != folder.resolve() and file.resolve().is_relative_to(out.resolve())
     return not hidden and not own and _readable(file) and file.is_file()
 
 
@@ -86,7 +105,7 @@ def _readable(file: Path) -> bool:
 
 
 def _output_suffix(path: Path) -> str:
-    return video.OUTPUT_SUFFIX if path.suffix.lower() in video.SUFFIXES else path.suffix
+    return video.OUTPUT_SUFFIX if is_video(path) else path.suffix
 
 
 def _free(path: Path, taken: set[Path]) -> Path:
