@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,6 +43,7 @@ from scaler.training.runs.export import ExportOrder, export, without_plugin
 from scaler.training.runs.export_check import (
     MOST_PICTURES,
     TOLERANCES,
+    Agreement,
     Pictures,
     Tolerance,
     compare,
@@ -336,6 +339,55 @@ def test_what_nms_in_the_file_leaves_is_counted_beside_scalers(folder: Path):
     assert agreement.detections is not None
     own, torch_ = agreement.detections
     assert own == torch_ > 10
+
+
+@pytest.mark.parametrize(("limit", "value"), [("confidence", 1), ("confidence", 0), ("iou", 1), ("max_detections", 1)])
+def test_a_file_whose_nms_is_made_wrong_is_not_written(
+    folder: Path, limit: str, value: float, monkeypatch: pytest.MonkeyPatch
+):
+    def wrong(*arguments: Any, **wanted: Any) -> ModelProto:
+        model = detector_model(*arguments, **wanted)
+        (constant,) = [each for each in model.graph.initializer if each.name == f"decode/{limit}"]
+        constant.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(constant), value), constant.name))
+        return model
+
+    order = ordered(folder, decode=LIMITS, batch=2)
+    right = export(order).agreement
+    assert right is not None and right.detections is not None
+    order.path.unlink()
+    monkeypatch.setattr("scaler.training.runs.export.detector_model", wrong)
+    with pytest.raises(UserError) as error:
+        export(order)
+    assert "best-nms-onnx-batch2.onnx: not written: on 3 pictures" in one_line(error)
+    counts = re.search(r"its NMS leaves (\d+) detections, scaler's leaves (\d+) of torch's boxes", one_line(error))
+    assert counts is not None
+    own, by_torch = map(int, counts.groups())
+    assert by_torch == right.detections[1]
+    assert own == 0 if value == 1 and limit == "confidence" else own != by_torch
+    assert one_line(error).endswith("more or fewer; leave the NMS out by --nms none")
+    assert not list(folder.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("own", "by_torch", "holds"),
+    [
+        (0, 0, True),
+        (1, 0, True),
+        (2, 0, False),
+        (0, 1, True),
+        (0, 120, False),
+        (118, 120, True),
+        (122, 120, True),
+        (117, 120, False),
+        (123, 120, False),
+        (980, 1000, True),
+        (979, 1000, False),
+    ],
+)
+def test_the_nms_in_the_file_may_leave_2_in_100_more_or_fewer_and_always_1(own: int, by_torch: int, holds: bool):
+    agreement = Agreement(3, "three", False, 0, 0, (own, by_torch), TOLERANCES["fp32"], ())
+    assert agreement.holds == holds
+    assert not agreement._replace(px=1).holds
 
 
 def test_a_file_that_differs_too_much_is_not_written(folder: Path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from test_onnx_detector import CLASSES, TINY, checkpoint, network
 
 from scaler.cli import export
 from scaler.data.shapes import make_shapes
-from scaler.errors import FileError, UnsupportedError, UsageError, UserError
+from scaler.errors import FileError, UsageError, UserError
 from scaler.evaluation.onnx_detector import OnnxDetector
+from scaler.evaluation.onnx_metadata import read_metadata
 from scaler.training.network.checkpoint import write_checkpoint
 
 APP = typer.Typer()
@@ -109,25 +111,107 @@ def test_broken_pictures_are_named(best: Path, tmp_path: Path, data: Path):
     assert "broken.png: no picture, or cut off" in told.err
 
 
-def test_an_engine_is_not_built_here_and_the_command_for_the_target_is_told(best: Path):
-    text = refused(UnsupportedError, best, "--format", "tensorrt", "--dynamic-batch", "--batch", 8)
-    assert "built on its target and does not travel; write best-dynamic.onnx by --format onnx, copy it there" in text
-    assert "for TensorRT 10.3: trtexec --onnx=best-dynamic.onnx --saveEngine=best-dynamic.engine" in text
-    assert "--fp16 --minShapes=image:1x3x160x160 --optShapes=image:8x3x160x160" in text
+@pytest.mark.parametrize(
+    ("wanted", "phrase"),
+    [
+        (("--batch", 64), ", any batch, tried with up to 4, NMS"),
+        (("--batch", 3), ", any batch, tried with up to 3, NMS"),
+        (("--batch", 64, "--unchecked"), ", any batch, NMS"),
+    ],
+)
+def test_no_batch_is_said_to_be_tried_that_was_not(wanted: tuple[object, ...], phrase: str, best: Path):
+    assert phrase in said(best, "--dynamic-batch", *wanted).out
+
+
+def test_an_engine_is_not_built_here_and_the_steps_to_one_are_told(best: Path):
+    told = said(best, "--format", "tensorrt", "--dynamic-batch", "--batch", 8)
+    assert "an engine is built on its target and does not travel" in told.err
+    first, second, third = told.out.splitlines()
+    file = best.parent / "best-dynamic.onnx"
+    assert first == f"1. here: scaler export {best} --batch 8 --dynamic-batch"
+    assert second == f"2. copy {file} to the target"
+    assert third.startswith("3. there, in its folder, with TensorRT 10.3: trtexec --onnx=best-dynamic.onnx ")
+    assert "--saveEngine=best-dynamic.engine" in third
+    assert "--fp16 --minShapes=image:1x3x160x160 --optShapes=image:8x3x160x160" in third
     assert not list(best.parent.glob("*.onnx"))
-    fp32 = refused(UnsupportedError, best, "--format", "tensorrt", "--precision", "fp32", "--tensorrt", "8.2")
+    fp32 = said(best, "--format", "tensorrt", "--precision", "fp32", "--tensorrt", "8.2").out
     assert "--fp16" not in fp32
     assert "--noTF32" in fp32
     assert "--buildOnly" in fp32
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--precision", "fp16", "--batch", "2", "--opset", "12"),
+        ("--tensorrt", "11.0", "--dynamic-batch", "--batch", "4"),
+        ("--nms", "onnx", "--confidence", "0.1", "--iou", "0.4", "--max-detections", "7", "--out", "my net.onnx"),
+        ("--score-tolerance", "0.5", "--box-tolerance", "50", "--nms", "efficient-nms"),
+    ],
+)
+def test_whoever_follows_the_steps_gets_the_file_that_they_name(
+    options: tuple[str, ...], best: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(best.parent)
+    unchecked = () if "--score-tolerance" in options else ("--unchecked",)
+    told = json.loads(said(best, "--format", "tensorrt", "--json", *options, *unchecked).out)
+    program, command, *words = shlex.split(told["export"])
+    assert (program, command) == ("scaler", "export")
+    written = json.loads(said(*words, "--json").out)
+    assert written["file"] == told["file"]
+    assert written["tensorrt"] == told["tensorrt"]
+    assert [Path(told["file"]).name] == [path.name for path in best.parent.glob("*.onnx")]
+    metadata = read_metadata({p.key: p.value for p in onnx.load(told["file"]).metadata_props}, told["file"])
+    if "--confidence" in options:
+        assert metadata.nms == ("onnx", 0.1, 0.4, 7)
+
+
+def test_of_an_onnx_file_the_command_alone_is_on_standard_output(best: Path):
+    said(best, "--unchecked", "--dynamic-batch")
+    file = best.parent / "best-dynamic.onnx"
+    told = said(file, "--format", "tensorrt", "--batch", 8, "--precision", "fp32", "--tensorrt", "8.2")
+    (command,) = told.out.splitlines()
+    assert command.startswith("trtexec --onnx=best-dynamic.onnx --saveEngine=best-dynamic.engine")
+    assert "--maxShapes=image:8x3x160x160" in command
+    assert "--fp16" not in command
+    assert f"copy {file} to the target; there, in its folder, with TensorRT 8.2" in told.err
+    options = ("--format", "tensorrt", "--batch", 8, "--precision", "fp32", "--tensorrt", "8.2", "--json")
+    assert json.loads(said(file, *options).out) == {
+        "file": str(file),
+        "export": None,
+        "tensorrt": {"version": "8.2.0", "command": command},
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--nms", "onnx", "--confidence", 0.3), "ONNX file already: --nms, --confidence would change nothing; name"),
+        (("--unchecked",), "ONNX file already: --unchecked would change nothing"),
+        (("--opset", 13), "ONNX file already: --opset would change nothing"),
+        (("--out", "other.onnx"), "ONNX file already: --out would change nothing"),
+        (("--dynamic-batch",), "ONNX file already: --dynamic-batch would change nothing"),
+        (("--batch", 1), "--batch 1: the batch of best.onnx is fixed; leave it out, or export the checkpoint with it"),
+        (
+            ("--precision", "fp16", "--tensorrt", "11.0"),
+            "--precision fp16: an engine of best.onnx is fp32 with TensorRT 11; leave it out, or export the checkpoint",
+        ),
+    ],
+)
+def test_what_would_change_nothing_of_an_onnx_file_is_refused(options: tuple[object, ...], expected: str, best: Path):
+    said(best, "--unchecked")
+    assert expected in refused(UsageError, best.with_suffix(".onnx"), "--format", "tensorrt", *options)
+
+
 def test_tensorrt_from_11_on_takes_the_types_of_the_file(best: Path):
-    text = refused(UnsupportedError, best, "--format", "tensorrt", "--tensorrt", "11.0")
-    assert "write best-fp16.onnx by --format onnx --precision fp16" in text
+    text = said(best, "--format", "tensorrt", "--tensorrt", "11.0").out
+    assert f"scaler export {best} --tensorrt 11.0 --precision fp16" in text
+    assert "--onnx=best-fp16.onnx" in text
     assert "--fp16" not in text
     said(best, "--unchecked")
-    of_file = refused(UnsupportedError, best.with_suffix(".onnx"), "--format", "tensorrt", "--tensorrt", "11.0")
-    assert "copy best.onnx there and run" in of_file
+    of_file = said(best.with_suffix(".onnx"), "--format", "tensorrt", "--tensorrt", "11.0").out
+    assert of_file.startswith("trtexec --onnx=best.onnx ")
     assert "--noTF32" in of_file
 
 

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +16,9 @@ import pytest
 from onnx import ModelProto, NodeProto, numpy_helper
 from onnx_sessions import picture, run
 
+from scaler.data.preprocessing import Preprocessing
 from scaler.errors import FileError, MissingExtraError, UnsupportedError, UsageError, UserError
+from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata, read_metadata
 from scaler.export.decode import Decode, Nms
 from scaler.export.int8 import METADATA_KEY, Target, quantised
 from scaler.export.int8_calibration import (
@@ -81,6 +85,15 @@ def pictures(count: int = 3) -> list[Array]:
 @cache
 def ranges(activation: ActivationKind = "relu6", method: Method = "min-max") -> Calibration:
     return calibrate(network(activation), pictures(), method)
+
+
+def with_boxes(factor: float) -> ModelProto:
+    """The network with sides of boxes multiplied."""
+    model = ModelProto()
+    model.CopyFrom(network())
+    (anchor,) = [value for value in model.graph.initializer if value.name == "decode/half_anchor"]
+    anchor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(anchor) * np.float32(factor), anchor.name))
+    return model
 
 
 def nodes(model: ModelProto, *kinds: str) -> list[NodeProto]:
@@ -229,12 +242,12 @@ class TestAnyTarget:
     def test_metadata_stay_and_tell_how_it_was_made(self, target: Target):
         before = ModelProto()
         before.CopyFrom(network())
-        onnx.helper.set_model_props(before, {"scaler": '{"classes": ["a", "b"]}'})
+        onnx.helper.set_model_props(before, {KEY: '{"classes": ["a", "b"], "precision": "fp32"}'})
         kept = layers(before)[-1]
         model = quantised(before, ranges(), target=target, keep=[kept])
         found = {entry.key: entry.value for entry in model.metadata_props}
-        assert found.keys() == {"scaler", METADATA_KEY}
-        assert found["scaler"] == '{"classes": ["a", "b"]}'
+        assert found.keys() == {KEY, METADATA_KEY}
+        assert json.loads(found[KEY]) == {"classes": ["a", "b"], "precision": "int8"}
         assert json.loads(found[METADATA_KEY]) == {
             "target": target,
             "method": "min-max",
@@ -243,6 +256,26 @@ class TestAnyTarget:
         }
         assert model.producer_name == "scaler"
         assert model.opset_import == before.opset_import
+
+    def test_a_detectors_file_says_that_it_is_of_8_bits_unless_all_stayed_float(self, target: Target):
+        before = ModelProto()
+        before.CopyFrom(network())
+        metadata = OnnxMetadata(
+            classes=("a", "b"), preprocessing=Preprocessing(size=SIZE), family="toy", parameters={"width": 0.5}
+        )
+        onnx.helper.set_model_props(before, {KEY: metadata.as_text()})
+        for keep, precision in (([], "int8"), (layers(before)[:1], "int8"), (layers(before), "fp32")):
+            model = quantised(before, ranges(), target=target, keep=keep)
+            found = read_metadata({entry.key: entry.value for entry in model.metadata_props}, "file")
+            assert found == replace(metadata, precision=precision)
+
+    @pytest.mark.parametrize("text", ["", "no JSON", "[1]"])
+    def test_damaged_metadata_are_left_to_whoever_reads_them(self, target: Target, text: str):
+        before = ModelProto()
+        before.CopyFrom(network())
+        onnx.helper.set_model_props(before, {KEY: text})
+        model = quantised(before, ranges(), target=target)
+        assert {entry.key: entry.value for entry in model.metadata_props}[KEY] == text
 
     def test_names_lead_back_to_layers(self, target: Target):
         before = {node.name for node in network().graph.node}
@@ -415,13 +448,28 @@ class TestSensitivity:
         assert len(choice.keep) == len(layers(network())) - 3
 
     def test_boxes_that_overlap_no_more_cost_1_and_scores_as_before_nothing(self):
-        model = ModelProto()
-        model.CopyFrom(network())
-        for value in model.graph.initializer:
-            if value.name == "decode/half_anchor":
-                value.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(value), value.name))
         loss = DetectionLoss(network(), pictures(1))
-        assert loss(model) == pytest.approx(1)
+        assert loss(with_boxes(-1)) == pytest.approx(1)
+
+    @pytest.mark.parametrize("factor", [1, 0, 1e30, math.inf, math.nan])
+    def test_a_network_compared_with_itself_loses_nothing_whatever_its_boxes(self, factor: float):
+        model = with_boxes(factor)
+        boxes = run(model, pictures(1)[0])["boxes"]
+        assert np.isfinite(boxes).all() == math.isfinite(factor)
+        assert DetectionLoss(model, pictures())(model) == 0
+
+    @pytest.mark.parametrize(("factor", "cost"), [(0, 1), (math.inf, 1), (math.nan, 2)])
+    def test_boxes_that_are_lost_cost_as_much_as_there_is_to_lose(self, factor: float, cost: float):
+        assert DetectionLoss(network(), pictures())(with_boxes(factor)) == pytest.approx(cost)
+        assert DetectionLoss(with_boxes(factor), pictures())(network()) == pytest.approx(cost)
+
+    def test_infinite_boxes_that_differ_cost_no_more_than_2(self):
+        assert DetectionLoss(with_boxes(math.inf), pictures())(with_boxes(-math.inf)) <= 2
+        infinite, model = (
+            with_boxes(math.inf),
+            quantised(with_boxes(math.inf), calibrate(with_boxes(math.inf), pictures())),
+        )
+        assert 0 <= DetectionLoss(infinite, pictures())(model) < 0.2
 
 
 class TestMistakes:

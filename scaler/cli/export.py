@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -11,7 +12,7 @@ import typer
 
 from scaler.cli.evaluate import tell_broken
 from scaler.cli.options import Json, console, print_json, say
-from scaler.errors import UnsupportedError, UsageError, UserError, unknown_name
+from scaler.errors import UsageError, listed, unknown_name
 
 if TYPE_CHECKING:
     from scaler.export.decode import Decode
@@ -26,9 +27,12 @@ _NMS = {"none": "none", "efficient-nms": "efficient", "onnx": "onnx"}
 """What a user writes, and `scaler.export.decode.Nms`."""
 _DRAWING = {"confidence": 0.25, "iou": 0.5, "max_detections": 100}
 """Of the NMS inside: those of `scaler predict`."""
+_OF_A_FILE = ("precision", "batch", "tensorrt", "format_", "json_output")
+"""Parameters that the command for an engine of an ONNX file depends on."""
 
 
 def command(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a training run.")],
     format_: Annotated[
         str, typer.Option("--format", help="onnx; tensorrt tells the command that builds an engine on the target.")
@@ -119,7 +123,13 @@ def command(
 
     version = DEFAULT_VERSION if tensorrt is None else parse_version(tensorrt)
     if checkpoint.suffix.lower() == ".onnx":
-        raise _of_file(checkpoint, format_, version, precision, batch)
+        if format_ == "onnx":
+            raise UsageError(
+                f"{checkpoint}: is an ONNX file already; name the best.pt of a training run, or ask with --format "
+                "tensorrt how an engine is made of it"
+            )
+        _tell_of_file(checkpoint, version, precision, batch, _given(context), json_output)
+        return
     from scaler.export.onnx_model import DEFAULT_OPSET  # noqa: PLC0415
     from scaler.training import require_torch  # noqa: PLC0415
 
@@ -141,7 +151,8 @@ def command(
         box_tolerance=box_tolerance,
     )
     if format_ == "tensorrt":
-        raise _of_checkpoint(order, version)
+        _tell_of_checkpoint(order, version, _given(context), json_output)
+        return
     exported = export(order)
     told = _command(order, exported.spec.preprocessing.size, version, "fp16")
     if json_output:
@@ -171,21 +182,50 @@ def _command(order: ExportOrder, size: int, version: Version, precision: FilePre
     return engine_command(file, version, precision=precision, batch=order.batch)
 
 
-def _of_file(path: Path, format_: str, version: Version, precision: str | None, batch: int) -> UserError:
-    """What there is to say of an ONNX file: how an engine is made of it."""
-    if format_ == "onnx":
-        return UsageError(
-            f"{path}: is an ONNX file already; name the best.pt of a training run, or ask with --format tensorrt how "
-            "an engine is made of it"
+def _given(context: typer.Context) -> dict[str, list[str]]:
+    """Options on the command line as a user writes them, by the name of their parameter."""
+    given = {}
+    for option in context.command.params:
+        name, source = str(option.name), context.get_parameter_source(str(option.name))
+        if source is not None and source.name == "COMMANDLINE" and option.param_type_name == "option":
+            value = context.params[name]
+            given[name] = [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    return given
+
+
+def _tell_of_file(
+    path: Path,
+    version: Version,
+    precision: str | None,
+    batch: int,
+    given: Mapping[str, Sequence[str]],
+    json_output: bool,
+) -> None:
+    """How an engine is made of an ONNX file; refuses options that would change nothing."""
+    from scaler.training.runs.engine_command import engine_command, engine_precision, read_engine_file  # noqa: PLC0415
+
+    if strange := [words[0] for name, words in given.items() if name not in _OF_A_FILE]:
+        raise UsageError(
+            f"{path}: is an ONNX file already: {listed(strange)} would change nothing; name the best.pt of a "
+            "training run, or leave that out"
         )
-    from scaler.training.runs.engine_command import engine_command, read_engine_file  # noqa: PLC0415
+    file, wanted = read_engine_file(path), cast("FilePrecision", precision or "fp16")
+    built = engine_precision(file, version, wanted)
+    if precision is not None and precision != built:
+        raise UsageError(
+            f"--precision {precision}: an engine of {path.name} is {built} with TensorRT {version.major}; leave it "
+            f"out, or export the checkpoint with --precision {precision}"
+        )
+    if "batch" in given and not file.dynamic:
+        raise UsageError(
+            f"--batch {batch}: the batch of {path.name} is fixed; leave it out, or export the checkpoint with it"
+        )
+    _tell_target(path, engine_command(file, version, precision=wanted, batch=batch), version, None, json_output)
 
-    file = read_engine_file(path)
-    how = engine_command(file, version, precision=cast("FilePrecision", precision or "fp16"), batch=batch)
-    return _on_the_target(f"copy {path.name} there", how, version)
 
-
-def _of_checkpoint(order: ExportOrder, version: Version) -> UserError:
+def _tell_of_checkpoint(
+    order: ExportOrder, version: Version, given: Mapping[str, Sequence[str]], json_output: bool
+) -> None:
     """Which file an engine of a checkpoint is made of, and how."""
     from scaler.runtimes.tensorrt_version import STRONGLY_TYPED  # noqa: PLC0415
     from scaler.training.network.checkpoint import read_checkpoint  # noqa: PLC0415
@@ -193,16 +233,36 @@ def _of_checkpoint(order: ExportOrder, version: Version) -> UserError:
     typed = version >= STRONGLY_TYPED and order.precision == "fp16"
     file = order if typed else replace(order, precision="fp32")
     size = read_checkpoint(order.checkpoint).spec.preprocessing.size
-    how = _command(file, size, version, order.precision)
-    option = " --precision fp16" if typed else ""
-    return _on_the_target(f"write {file.path.name} by --format onnx{option}, copy it there", how, version)
+    options = {name: words for name, words in given.items() if name not in ("format_", "precision", "json_output")}
+    if typed:
+        options["precision"] = ["--precision", "fp16"]
+    words = [word for option in options.values() for word in option]
+    write = shlex.join(["scaler", "export", str(order.checkpoint), *words])
+    _tell_target(file.path, _command(file, size, version, order.precision), version, write, json_output)
 
 
-def _on_the_target(steps: str, how: str, version: Version) -> UnsupportedError:
-    return UnsupportedError(
-        f"--format tensorrt: an engine is built on its target and does not travel; {steps} and run, for TensorRT "
-        f"{version.major}.{version.minor}: {how}"
-    )
+def _tell_target(file: Path, how: str, version: Version, write: str | None, json_output: bool) -> None:
+    """What is to be done for an engine: on standard output the steps, or the one command where the file is there."""
+    if json_output:
+        print_json({"file": str(file), "export": write, "tensorrt": {"version": str(version), "command": how}})
+        return
+    say("scaler: an engine is built on its target and does not travel, so that none is built here")
+    if write is None:
+        say(f"scaler: copy {file} to the target; there, in its folder, with TensorRT {version.major}.{version.minor}:")
+        _show(how)
+        return
+    _show(f"1. here: {write}")
+    _show(f"2. copy {file} to the target")
+    _show(f"3. there, in its folder, with TensorRT {version.major}.{version.minor}: {how}")
+
+
+def _show(line: str) -> None:
+    console().print(line, markup=False, emoji=False, soft_wrap=True)
+
+
+def _any_batch(order: ExportOrder, agreement: Agreement | None) -> str:
+    """Of a file with an open batch: with how many pictures it was tried."""
+    return "any batch" + (f", tried with up to {min(order.batch, agreement.pictures)}" if agreement else "")
 
 
 def _as_data(order: ExportOrder, exported: Exported, command: str, version: Version) -> dict[str, Any]:
@@ -234,38 +294,33 @@ def _as_data(order: ExportOrder, exported: Exported, command: str, version: Vers
 
 
 def _print(order: ExportOrder, exported: Exported, command: str, version: Version) -> None:
-    screen = console()
-
-    def show(line: str) -> None:
-        screen.print(line, markup=False, soft_wrap=True)
-
     spec = exported.spec
-    pictures = f"any batch, tried with up to {order.batch}" if order.dynamic_batch else f"batch {order.batch}"
+    pictures = _any_batch(order, exported.agreement) if order.dynamic_batch else f"batch {order.batch}"
     nms = {"none": "NMS left to whoever runs it", "efficient": "TensorRT's NMS inside", "onnx": "ONNX' NMS inside"}
-    show(
+    _show(
         f"{exported.path}: {spec.family}, {spec.preprocessing.size} px, {len(spec.classes)} classes, "
         f"{exported.size / 1e6:.1f} MB; opset {order.opset}, {order.precision}, {pictures}, {nms[order.decode.nms]}"
     )
     if exported.agreement is None:
-        show("not compared with torch")
+        _show("not compared with torch")
     else:
-        _print_agreement(exported.agreement, order, show)
-    show(f"engine, built on a target with TensorRT {version.major}.{version.minor}: {command}")
+        _print_agreement(exported.agreement, order)
+    _show(f"engine, built on a target with TensorRT {version.major}.{version.minor}: {command}")
     if order.precision == "fp16":
         say(
             "scaler: fp16 in the file is for runtimes that keep its types; TensorRT before 11 builds FP16 from fp32 too"
         )
 
 
-def _print_agreement(agreement: Agreement, order: ExportOrder, show: Callable[[str], None]) -> None:
+def _print_agreement(agreement: Agreement, order: ExportOrder) -> None:
     tolerance, what = agreement.tolerance, "before its NMS, " if order.decode.nms != "none" else ""
-    show(
+    _show(
         f"largest difference from torch by ONNX Runtime, {what}on {agreement.pictures} pictures ({agreement.source}): "
         f"{agreement.score:.2g} in a score, allowed {tolerance.score:g}; {agreement.px:.2g} px in a corner, allowed "
         f"{tolerance.px:g}"
     )
     if agreement.detections is not None:
-        show("detections: {} by the NMS in the file, {} by scaler's of torch's boxes".format(*agreement.detections))
+        _show("detections: {} by the NMS in the file, {} by scaler's of torch's boxes".format(*agreement.detections))
     if agreement.generated:
         say("scaler: compared on generated noise; give --check FOLDER or --data data.toml to compare on real pictures")
     tell_broken(agreement.skipped, agreement.pictures + len(agreement.skipped))

@@ -41,6 +41,8 @@ from scaler.export.int8_graph import (
 Target: TypeAlias = Literal["tensorrt", "onnxruntime"]
 METADATA_KEY = "scaler.int8"
 """Under which the file says how it was quantised, as JSON."""
+_DETECTOR_KEY = "scaler"
+"""Under which a detector's file says what it is, as JSON; `scaler.evaluation.onnx_metadata` reads it."""
 _INFERRED = "onnx.infer"
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 
@@ -60,7 +62,8 @@ def quantised(
         keep: Names of layers that stay in float, of `layers(model)`.
 
     Returns:
-        A model with the same inputs, outputs and metadata, and how it was made under `METADATA_KEY`.
+        A model with the same inputs, outputs and metadata, but for the precision that a detector's tell, and how it was
+        made under `METADATA_KEY`.
 
     Raises:
         UsageError: An unknown target, or a layer that is not there.
@@ -80,7 +83,7 @@ def quantised(
     reads = rules.reads(model.graph, [name for name in known if name not in set(keep)])
     result = _written(model, calibration, rules, reads) if reads else _copy(model)
     facts = {"target": target, "method": calibration.method, "pictures": calibration.count, "float_layers": [*keep]}
-    helper.set_model_props(result, _properties(model) | {METADATA_KEY: json.dumps(facts)})
+    helper.set_model_props(result, _properties(model, as_int8=bool(reads)) | {METADATA_KEY: json.dumps(facts)})
     return result
 
 
@@ -223,5 +226,13 @@ def _copy(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _properties(model: ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
+def _properties(model: ModelProto, *, as_int8: bool) -> dict[str, str]:
+    """Metadata, with a detector's precision as it is now."""
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    try:
+        detector = json.loads(found.get(_DETECTOR_KEY, ""))
+    except ValueError:  # none, or damaged, which is told to whoever reads it
+        return found
+    if not as_int8 or not isinstance(detector, dict):
+        return found
+    return found | {_DETECTOR_KEY: json.dumps(detector | {"precision": "int8"})}

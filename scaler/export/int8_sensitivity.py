@@ -57,9 +57,8 @@ class DetectionLoss:
         total = weight = 0.0
         for wanted, (boxes, scores) in zip(self._wanted, self._run(model), strict=True):
             picture, box, label = wanted.places
-            moved = 1 - _iou(wanted.boxes, boxes[picture, box])
-            changed = np.abs(wanted.scores - scores[picture, box, label])
-            total += float(np.nan_to_num((moved + changed) * wanted.scores, nan=2.0).sum())
+            cost = _moved(wanted.boxes, boxes[picture, box]) + np.abs(wanted.scores - scores[picture, box, label])
+            total += float((np.where(np.isfinite(cost), cost, 2) * wanted.scores).sum())
             weight += float(wanted.scores.sum())
         return total / max(weight, 1e-9)
 
@@ -192,8 +191,14 @@ def _best(boxes: Array, scores: Array) -> _Best:
     return _Best((picture, box, label[picture, box]), boxes[picture, box], score[picture, box])
 
 
+def _moved(first: Array, second: Array) -> Array:
+    """`1 - IoU` of pairs of boxes `[pairs, 4]`, corners; 0 where both are the same, even empty or infinite ones."""
+    same = ((first == second) | (np.isnan(first) & np.isnan(second))).all(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):  # an untrained network's boxes may be infinite
+        return np.where(same, np.float32(0), 1 - _iou(first, second))
+
+
 def _iou(first: Array, second: Array) -> Array:
-    """Of pairs of boxes `[pairs, 4]`, corners."""
     low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
     common = np.maximum(high - low, 0).prod(axis=1)
     both = _area(first) + _area(second) - common

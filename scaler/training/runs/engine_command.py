@@ -48,6 +48,11 @@ def read_engine_file(path: Path | str) -> EngineFile:
     return EngineFile(Path(path), metadata.preprocessing.size, not batch.dim_value, precision)
 
 
+def engine_precision(file: EngineFile, version: Version, wanted: Precision) -> Precision:
+    """Of an engine: an INT8 file stays INT8, and TensorRT from 11 on takes any precision from the file."""
+    return cast("Precision", file.precision) if file.precision == "int8" or version >= STRONGLY_TYPED else wanted
+
+
 def engine_command(file: EngineFile, version: Version, *, precision: Precision = "fp16", batch: int = 1) -> str:
     """The command, for a shell in the folder of the file on the target.
 
@@ -56,11 +61,10 @@ def engine_command(file: EngineFile, version: Version, *, precision: Precision =
     Args:
         file: The ONNX file.
         version: TensorRT of the target.
-        precision: Of the engine. An INT8 file stays INT8, and TensorRT from 11 on takes any precision from the file.
+        precision: Of the engine, where it is not the file's, see `engine_precision`.
         batch: The most pictures at a time, and those it is made fast for, where the file leaves it open.
     """
-    if file.precision == "int8" or version >= STRONGLY_TYPED:
-        precision = cast("Precision", file.precision)
+    precision = engine_precision(file, version, precision)
     name = Path(file.path.name)
     engine, cache = name.with_suffix(".engine"), name.with_suffix(".timing-cache")
     options = build_options(replace(_SETTINGS, precision=precision), version, name, engine, cache)

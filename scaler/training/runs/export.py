@@ -44,7 +44,7 @@ class ExportOrder:
     decode: Decode = NO_NMS
     """Which NMS the file does itself."""
     batch: int = 1
-    """Pictures at a time; with `dynamic_batch` the most that it is tried with."""
+    """Pictures at a time; with `dynamic_batch` the most that it is tried with, where there are as many."""
     dynamic_batch: bool = False
     """Whether the batch is left open until the file is run."""
     precision: FilePrecision = "fp32"
@@ -100,8 +100,8 @@ def export(order: ExportOrder) -> Exported:
 
     Raises:
         FileError: The checkpoint is missing or damaged.
-        UserError: The file differs from torch by more than the tolerance, ONNX Runtime refuses it, the pictures cannot
-            be read, or it cannot be written. Nothing is written then.
+        UserError: The file differs from torch by more than the tolerance, its NMS leaves another number of boxes, ONNX
+            Runtime refuses it, the pictures cannot be read, or it cannot be written. Nothing is written then.
         UnsupportedError: The network cannot be written in this opset or precision.
         UsageError: A number outside its range.
         MissingExtraError: ONNX Runtime or OpenCV is not installed, and it is to be compared.
@@ -179,11 +179,17 @@ def without_plugin(model: ModelProto) -> ModelProto:
 def _require(agreement: Agreement, order: ExportOrder) -> None:
     if agreement.holds:
         return
-    score, px = agreement.tolerance
-    where = f"on {agreement.pictures} pictures ({agreement.source})"
+    where = f"{order.path}: not written: on {agreement.pictures} pictures ({agreement.source})"
     better = "write it in fp32, or " if order.precision == "fp16" else ""
+    if agreement.near and agreement.detections is not None:
+        own, torch = agreement.detections
+        raise UserError(
+            f"{where} its NMS leaves {own} detections, scaler's leaves {torch} of torch's boxes, allowed are "
+            f"{agreement.most_more_or_fewer} more or fewer; {better}leave the NMS out by --nms none"
+        )
+    score, px = agreement.tolerance
     raise UserError(
-        f"{order.path}: not written: {where} it differs from torch by up to {agreement.score:.2g} in a score, allowed "
-        f"{score:g}, and {agreement.px:.2g} px in a corner, allowed {px:g}; "
-        f"{better}allow more by --score-tolerance and --box-tolerance"
+        f"{where} it differs from torch by up to {agreement.score:.2g} in a score, allowed {score:g}, and "
+        f"{agreement.px:.2g} px in a corner, allowed {px:g}; {better}allow more by --score-tolerance and "
+        "--box-tolerance"
     )

@@ -28,6 +28,8 @@ GENERATED = 4
 """Pictures of noise where there are no real ones."""
 BEST = 100
 """Boxes of a picture whose corners are compared, those of the highest scores."""
+_ONE_IN = 50
+"""Detections may be more or fewer by the NMS in the file; one, at the threshold, always may."""
 
 
 class Tolerance(NamedTuple):
@@ -75,9 +77,24 @@ class Agreement(NamedTuple):
     skipped: tuple[Skipped, ...]
 
     @property
-    def holds(self) -> bool:
-        """Whether the differences are within the tolerance; what is not a number never is."""
+    def near(self) -> bool:
+        """Whether boxes and scores are within the tolerance; what is not a number never is."""
         return self.score <= self.tolerance.score and self.px <= self.tolerance.px
+
+    @property
+    def most_more_or_fewer(self) -> int:
+        """How many detections more or fewer than torch's are accepted of the NMS in the file, in all pictures."""
+        return 0 if self.detections is None else max(1, self.detections[1] // _ONE_IN)
+
+    @property
+    def counts_agree(self) -> bool:
+        """Whether the NMS in the file leaves as many boxes as scaler's, but for a few; also where there is none."""
+        return self.detections is None or abs(self.detections[0] - self.detections[1]) <= self.most_more_or_fewer
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file gives what torch gives."""
+        return self.near and self.counts_agree
 
 
 def pictures_of_folder(place: Path, preprocessing: Preprocessing) -> Pictures:
