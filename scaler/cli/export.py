@@ -30,73 +30,87 @@ _DRAWING = {"confidence": 0.25, "iou": 0.5, "max_detections": 100}
 _OF_A_FILE = ("precision", "batch", "tensorrt", "format_", "json_output")
 """Parameters that the command for an engine of an ONNX file depends on."""
 
+Checkpoint = Annotated[Path, typer.Argument(help="The best.pt of a training run.")]
+Format = Annotated[
+    str, typer.Option("--format", help="onnx; tensorrt tells the command that builds an engine on the target.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The file; otherwise beside the checkpoint, named by the options."),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="Number format of the file, fp32 or fp16; fp32 by default. Of an engine: fp16."),
+]
+Opset = Annotated[
+    int | None,
+    typer.Option("--opset", help="Version of ONNX' operators; 13 by default, the newest of TensorRT 8.2."),
+]
+NmsInside = Annotated[
+    str,
+    typer.Option("--nms", help="NMS inside the file: none, efficient-nms (TensorRT's plugin), onnx (the operator)."),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option("--confidence", min=0, max=1, help="Of the NMS inside: least score; 0.25 by default."),
+]
+Iou = Annotated[
+    float | None,
+    typer.Option(
+        "--iou", min=0, max=1, help="Of the NMS inside: overlap above which a box is dropped; 0.5 by default."
+    ),
+]
+MaxDetections = Annotated[
+    int | None,
+    typer.Option(
+        "--max-detections",
+        min=1,
+        max=4096,
+        help="Of the NMS inside: most of a picture, or of a class with onnx; 100 by default.",
+    ),
+]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")]
+DynamicBatch = Annotated[
+    bool,
+    typer.Option("--dynamic-batch", help="Any number of pictures at a time; --batch is the most to be expected."),
+]
+Check = Annotated[
+    Path | None, typer.Option("--check", help="Pictures on which the file is compared with torch: a folder.")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Instead of --check: a data.toml, whose val pictures are taken.")
+]
+Unchecked = Annotated[bool, typer.Option("--unchecked", help="Write the file without comparing it.")]
+ScoreTolerance = Annotated[
+    float | None, typer.Option("--score-tolerance", min=0, help="Largest difference of a score that is accepted.")
+]
+BoxTolerance = Annotated[
+    float | None, typer.Option("--box-tolerance", min=0, help="Largest difference of a corner, in input pixels.")
+]
+TensorRT = Annotated[
+    str | None, typer.Option("--tensorrt", help="TensorRT of the target, for its command; 10.3 by default.")
+]
+
 
 def command(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="The best.pt of a training run.")],
-    format_: Annotated[
-        str, typer.Option("--format", help="onnx; tensorrt tells the command that builds an engine on the target.")
-    ] = "onnx",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="The file; otherwise beside the checkpoint, named by the options."),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision", help="Number format of the file, fp32 or fp16; fp32 by default. Of an engine: fp16."
-        ),
-    ] = None,
-    opset: Annotated[
-        int | None,
-        typer.Option("--opset", help="Version of ONNX' operators; 13 by default, the newest of TensorRT 8.2."),
-    ] = None,
-    nms: Annotated[
-        str,
-        typer.Option(
-            "--nms", help="NMS inside the file: none, efficient-nms (TensorRT's plugin), onnx (the operator)."
-        ),
-    ] = "none",
-    confidence: Annotated[
-        float | None,
-        typer.Option("--confidence", min=0, max=1, help="Of the NMS inside: least score; 0.25 by default."),
-    ] = None,
-    iou: Annotated[
-        float | None,
-        typer.Option(
-            "--iou", min=0, max=1, help="Of the NMS inside: overlap above which a box is dropped; 0.5 by default."
-        ),
-    ] = None,
-    max_detections: Annotated[
-        int | None,
-        typer.Option(
-            "--max-detections",
-            min=1,
-            max=4096,
-            help="Of the NMS inside: most of a picture, or of a class with onnx; 100 by default.",
-        ),
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")] = 1,
-    dynamic_batch: Annotated[
-        bool,
-        typer.Option("--dynamic-batch", help="Any number of pictures at a time; --batch is the most to be expected."),
-    ] = False,
-    check: Annotated[
-        Path | None, typer.Option("--check", help="Pictures on which the file is compared with torch: a folder.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Instead of --check: a data.toml, whose val pictures are taken.")
-    ] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="Write the file without comparing it.")] = False,
-    score_tolerance: Annotated[
-        float | None, typer.Option("--score-tolerance", min=0, help="Largest difference of a score that is accepted.")
-    ] = None,
-    box_tolerance: Annotated[
-        float | None, typer.Option("--box-tolerance", min=0, help="Largest difference of a corner, in input pixels.")
-    ] = None,
-    tensorrt: Annotated[
-        str | None, typer.Option("--tensorrt", help="TensorRT of the target, for its command; 10.3 by default.")
-    ] = None,
+    checkpoint: Checkpoint,
+    format_: Format = "onnx",
+    out: Out = None,
+    precision: Precision = None,
+    opset: Opset = None,
+    nms: NmsInside = "none",
+    confidence: Confidence = None,
+    iou: Iou = None,
+    max_detections: MaxDetections = None,
+    batch: Batch = 1,
+    dynamic_batch: DynamicBatch = False,
+    check: Check = None,
+    data: Data = None,
+    unchecked: Unchecked = False,
+    score_tolerance: ScoreTolerance = None,
+    box_tolerance: BoxTolerance = None,
+    tensorrt: TensorRT = None,
     json_output: Json = False,
 ) -> None:
     """Write a trained network as an ONNX file that gives the same boxes as torch, and say how an engine is made of it.
@@ -105,17 +119,9 @@ def command(
 
     Example: scaler export runs/best/best.pt --nms efficient-nms --data data.toml
     """
-    for option, name, known in (
-        ("format", format_, _FORMATS),
-        ("precision", precision or _PRECISIONS[0], _PRECISIONS),
-        ("nms", nms, tuple(_NMS)),
-    ):
-        if name not in known:
-            raise UsageError(f"--{option}: {unknown_name(option, name, known)}")
+    _check_words(format_, precision, nms, out)
     if sum((check is not None, data is not None, unchecked)) > 1:
         raise UsageError("--check, --data and --unchecked exclude each other; give one of them")
-    if out is not None and out.suffix.lower() != ".onnx":
-        raise UsageError(f"--out {out}: an ONNX file is called .onnx")
     from scaler.export import require_onnx  # noqa: PLC0415  (the help needs no numpy)
 
     require_onnx()
@@ -159,6 +165,19 @@ def command(
         print_json(_as_data(order, exported, told, version))
     else:
         _print(order, exported, told, version)
+
+
+def _check_words(format_: str, precision: str | None, nms: str, out: Path | None) -> None:
+    """Refuse names that do not exist."""
+    for option, name, known in (
+        ("format", format_, _FORMATS),
+        ("precision", precision or _PRECISIONS[0], _PRECISIONS),
+        ("nms", nms, tuple(_NMS)),
+    ):
+        if name not in known:
+            raise UsageError(f"--{option}: {unknown_name(option, name, known)}")
+    if out is not None and out.suffix.lower() != ".onnx":
+        raise UsageError(f"--out {out}: an ONNX file is called .onnx")
 
 
 def _decode(nms: str, confidence: float | None, iou: float | None, max_detections: int | None) -> Decode:
