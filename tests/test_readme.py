@@ -16,7 +16,7 @@ COMMANDS = [
     part.strip()
     for block in BLOCKS
     for line in block.splitlines()
-    for part in line.partition("   #")[0].rstrip(" &").split("&&")
+    for part in line.partition(" #")[0].rstrip(" &").split("&&")
     if part.strip().startswith("scaler ")
 ]
 
@@ -37,6 +37,10 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_readme_has_the_main_job_among_its_commands():
     assert "scaler search --device nano --fps 30" in COMMANDS
+
+
+def test_no_command_keeps_the_comment_behind_it():
+    assert not [command for command in COMMANDS if "#" in command]
 
 
 @pytest.fixture(scope="module")
