@@ -174,7 +174,7 @@ def test_two_that_begin_at_once_do_not_share_the_folder(tmp_path: Path):
 def test_the_folder_of_a_process_that_was_killed_is_free(tmp_path: Path):
     folder = unfinished(tmp_path)
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom scaler.report.recording import locked\n"
+        "import sys, time\nfrom pathlib import Path\nfrom scaler.locks import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     holder = subprocess.Popen(

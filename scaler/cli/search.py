@@ -73,7 +73,8 @@ def command(
 
     Example: scaler search --device nano --fps 30
     """
-    from scaler.report.recording import keep_trained, locked  # noqa: PLC0415
+    from scaler.locks import locked  # noqa: PLC0415
+    from scaler.report.recording import keep_trained  # noqa: PLC0415
     from scaler.report.writing import REPORTS, report_writer  # noqa: PLC0415
     from scaler.search.evaluation import Limits  # noqa: PLC0415  (the help needs no numpy)
     from scaler.search.run import SearchOptions, default_folder, search  # noqa: PLC0415

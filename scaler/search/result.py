@@ -6,7 +6,7 @@ Latencies are in milliseconds, memory in MiB, accuracy in AP50 percentage points
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SCHEMA_VERSION = 1
 
@@ -78,6 +78,54 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a candidate did on the device itself: one measurement of one file."""
+
+    model: str
+    """The file that was measured, relative to the folder of `pareto.json` where it lies below it; blank for the
+    network with made-up weights, which has its time but no accuracy."""
+    runtime: str
+    """`onnxruntime` or `tensorrt`."""
+    runtime_version: str
+    precision: str
+    power_mode: str
+    engine_ms: float
+    """Median of the raw samples of the engine alone, batch 1."""
+    engine_p99_ms: float
+    level_ms: float
+    """The same at the speed that the machine had when the latency table was made; equal to `engine_ms` without one."""
+    frame_ms: float | None = None
+    """Median of the whole frame: decoding, letterbox, network, NMS; None where it was not measured."""
+    parts_ms: dict[str, float] = field(default_factory=dict)
+    """Medians of the frame's parts by name, in order: `decoding`, `letterbox`, `network`, `nms`."""
+    dataset: str = ""
+    """Of the pictures on which the accuracy was measured, with the same file and runtime; blank where it was not."""
+    ap: float | None = None
+    """Mean over IoU 0.50 to 0.95, in points."""
+    ap50: float | None = None
+    """At IoU 0.5, in points; by the convention of the search's metric."""
+    energy_mj: float | None = None
+    """Energy of a frame in millijoules, where the device tells."""
+    memory_mib: float | None = None
+    """Memory of the engine while it runs, where the runtime tells."""
+    promise: float | None = None
+    """Milliseconds that the target frame rate leaves; None where the search had no target."""
+    warnings: tuple[str, ...] = ()
+    created: str = ""
+    """ISO 8601, UTC."""
+
+    @property
+    def whole_ms(self) -> float:
+        """What is compared with the promise: the whole frame where it was measured, else the engine."""
+        return self.level_ms if self.frame_ms is None else self.frame_ms
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the promised frame rate was reached; None where none was promised."""
+        return None if self.promise is None else self.whole_ms <= self.promise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One network, scored for one device."""
 
@@ -115,6 +163,14 @@ class Candidate:
     """Cost by kernel kind, dearest first."""
     trained: tuple[Trained, ...] = ()
     """Its finished training runs, oldest first; they never replace `ap`, which stays the prediction."""
+    precision: str = ""
+    """Of its engine, where the search chose among several; blank for that of the device's result."""
+    ap_loss: Interval | None = None
+    """Points of accuracy that 8-bit integers are predicted to cost; contained in `ap`; None for FP32 and FP16."""
+    energy_mj: Interval | None = None
+    """Predicted energy of a frame in millijoules; None where the device's table tells none."""
+    verified: tuple[Verified, ...] = ()
+    """Its measurements on the device, oldest first; they never replace the predictions above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from scaler.search.result import (
     SearchResult,
     Share,
     Trained,
+    Verified,
 )
 
 KIND = "scaler-pareto"
@@ -105,6 +106,34 @@ def _candidate(reader: Reader) -> Candidate:
         stages=tuple(_share(share) for share in reader.tables("stages")),
         kinds=tuple(_share(share) for share in reader.tables("kinds")),
         trained=tuple(_trained(trained) for trained in reader.tables("trained", ())),
+        precision=_text(reader, "precision", ""),
+        ap_loss=_optional_interval(reader, "ap_loss"),
+        energy_mj=_optional_interval(reader, "energy_mj"),
+        verified=tuple(_verified(verified) for verified in reader.tables("verified", ())),
+    )
+
+
+def _verified(reader: Reader) -> Verified:
+    parts = reader.table("parts_ms")
+    return Verified(
+        model=_text(reader, "model"),
+        runtime=_text(reader, "runtime"),
+        runtime_version=_text(reader, "runtime_version"),
+        precision=_text(reader, "precision"),
+        power_mode=_text(reader, "power_mode"),
+        engine_ms=reader.number("engine_ms", minimum=0),
+        engine_p99_ms=reader.number("engine_p99_ms", minimum=0),
+        level_ms=reader.number("level_ms", minimum=0),
+        frame_ms=_optional_number(reader, "frame_ms", above=0),
+        parts_ms={name: parts.number(name, minimum=0) for name in parts.keys},
+        dataset=_text(reader, "dataset"),
+        ap=_optional_number(reader, "ap", above=-1e-9, at_most=100),
+        ap50=_optional_number(reader, "ap50", above=-1e-9, at_most=100),
+        energy_mj=_optional_number(reader, "energy_mj", above=0),
+        memory_mib=_optional_number(reader, "memory_mib", above=0),
+        promise=_optional_number(reader, "promise", above=0),
+        warnings=reader.strings("warnings"),
+        created=_text(reader, "created"),
     )
 
 
@@ -167,6 +196,11 @@ def _interval(reader: Reader, minimum: float = -math.inf) -> Interval:
     if low > high:
         raise reader.error("", f"low {low:g} is above high {high:g}", todo="write the file again")
     return Interval(reader.number("mean", minimum=minimum), low, high)
+
+
+def _optional_interval(reader: Reader, key: str) -> Interval | None:
+    """An interval that may be null, or missing in files of earlier versions."""
+    return None if reader.raw(key, None) is None else _interval(reader.table(key))
 
 
 def _parameters(reader: Reader) -> dict[str, ParameterValue]:

@@ -28,7 +28,7 @@ from scaler.accuracy.runs import RESULT, read_run
 from scaler.data.dataset import Splits
 from scaler.errors import UserError
 from scaler.files import make_folder, read_json, write_atomic
-from scaler.report.recording import locked
+from scaler.locks import locked
 from scaler.training.loop.differences import differences
 from scaler.training.loop.plan import BEST, LAST
 from scaler.training.network.spec import NetworkSpec
