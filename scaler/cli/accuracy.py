@@ -13,6 +13,7 @@ from scaler.cli.options import Json, console, print_json, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from scaler.accuracy.int8_loss_validation import Int8Validation
     from scaler.accuracy.prediction import Score
     from scaler.accuracy.runs_fit import RunsFit
     from scaler.accuracy.scores import By, CrossValidation
@@ -34,6 +35,9 @@ def validate_command(
     family: Annotated[
         str | None, typer.Option("--family", help=f"One of {', '.join(FAMILIES)}; otherwise all of them.")
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="What is predicted of the accuracy that INT8 costs, instead.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Recompute the cross-validation of the accuracy predictors from the published results.
@@ -43,6 +47,11 @@ def validate_command(
     from scaler.accuracy.validation import NOISE_STATEMENT  # noqa: PLC0415
     from scaler.errors import UsageError, unknown_name  # noqa: PLC0415
 
+    if int8:
+        if family is not None:
+            raise UsageError("--int8 is of all families together: leave --family out")
+        _validate_int8(json_output)
+        return
     if family is not None and family not in FAMILIES:
         raise UsageError(unknown_name("family", family, FAMILIES))
     parts = [part for name in FAMILIES if family in (None, name) for part in _validated(name)]
@@ -59,6 +68,68 @@ def validate_command(
             errors = [f"{name} {error:.2f} ({count})" for name, (count, error) in part.errors(by).items()]
             screen.print(f"  mean error in AP (results) by {by}: {', '.join(errors)}")
     screen.print(f"\n{NOISE_STATEMENT}")
+
+
+def _validate_int8(json_output: bool) -> None:
+    from scaler.accuracy.int8_loss_fit import EFFECTS, SCATTERS, shipped_fit, used_rows  # noqa: PLC0415
+    from scaler.accuracy.int8_loss_validation import validate_int8  # noqa: PLC0415
+
+    results, fit, rows = validate_int8(), shipped_fit(), used_rows()
+    effects = dict(zip(EFFECTS, zip(fit.effects.tolist(), fit.deviations.tolist(), strict=True), strict=True))
+    if json_output:
+        print_json(
+            {
+                "figures": len(rows),
+                "detectors": sum(row.task == "detection" for row in rows),
+                "laboratories": len({row.laboratory for row in rows}),
+                "effects": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in effects.items()},
+                "scatters": dict(zip(SCATTERS, fit.scatters, strict=True)),
+                "validation": [_int8_data(one) for one in results],
+            }
+        )
+        return
+    screen = console()
+    screen.print(_int8_table(results))
+    screen.print(
+        "\npoints of AP or AP50 of published detectors, each figure predicted by a fit that has not seen its fold"
+    )
+    screen.print(
+        f"fitted on {len(rows)} figures ({sum(row.task == 'detection' for row in rows)} of detectors) "
+        f"of {len({row.laboratory for row in rows})} laboratories; effects on asinh(loss / 0.3 AP):"
+    )
+    screen.print("  " + ", ".join(f"{name} {mean:+.2f} ± {sd:.2f}" for name, (mean, sd) in effects.items()))
+    worst = [
+        f"{row.label}: {row.published:.1f} published, {row.predicted:.1f} predicted" for row in results[0].part.worst(5)
+    ]
+    screen.print(f"worst, laboratory left out: {'; '.join(worst)}", markup=False)
+
+
+def _int8_table(results: Sequence[Int8Validation]) -> Any:
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    headings = (
+        "figures",
+        "mean error",
+        "Kendall tau",
+        "90 % interval covers",
+        "half width",
+        "bias",
+        "error of a constant",
+    )
+    table.add_column("left out")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for one in results:
+        name = one.part.scheme.removeprefix("leave-one-").removesuffix("-out")
+        ends = (f"{one.bias_ap:+.2f} AP", f"{one.constant_error_ap:.2f} AP")
+        table.add_row(name, *_score_cells(one.part.score), *ends)
+    return table
+
+
+def _int8_data(one: Int8Validation) -> dict[str, Any]:
+    ours = {"bias_ap": one.bias_ap, "constant_mean_absolute_error_ap": one.constant_error_ap}
+    return _as_data(one.part) | ours
 
 
 @app.command("plot")
