@@ -216,7 +216,7 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
     return text
 
 
-@pytest.mark.parametrize("suffix", ["", ".engine", ".pth"])
+@pytest.mark.parametrize("suffix", ["", ".plan", ".pth"])
 def test_other_suffixes_are_refused(suffix: str):
     with pytest.raises(UsageError) as error:
         load_detector(f"model{suffix}")

@@ -6,14 +6,17 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 from fake_tensorrt import LAYER_MS, OVERHEAD_MS, TIMING_CACHE, World, install, rtx_available
 from runtime_conformance import RuntimeConformance, is_one_line, names_of, small_model
 
 from scaler.errors import MissingExtraError, UnsupportedError, UserError
 from scaler.runtimes.jetson import Jetson
+from scaler.runtimes.power_memory import EngineMemory, parse_engine_memory
 from scaler.runtimes.protocol import ModelRejectedError, Runtime, RuntimeFailedError
 from scaler.runtimes.tensorrt_api import EngineSettings, TensorRtApi, load_api, package_version
+from scaler.runtimes.tensorrt_dla import parse_placement
 from scaler.runtimes.tensorrt_engine import TensorRtEngine
 from scaler.runtimes.tensorrt_version import Version
 
@@ -258,14 +261,79 @@ def test_the_operator_that_is_lacking_is_named(world: World, tmp_path: Path):
         engine(tmp_path).prepare(model)
 
 
-def test_shapes_that_are_not_static_are_refused(world: World, tmp_path: Path, model: Path):
-    import onnx
-
+def opened(model: Path, *axes: int) -> Path:
+    """A model whose input is open along these axes."""
     loaded = onnx.load(str(model))
-    loaded.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    for axis in axes:
+        for value in (*loaded.graph.input, *loaded.graph.output):
+            value.type.tensor_type.shape.dim[axis].dim_param = f"axis{axis}"
     onnx.save(loaded, str(model))
-    with pytest.raises(ModelRejectedError, match="the shape of its input image is not static"):
-        engine(tmp_path).prepare(model)
+    return model
+
+
+@pytest.mark.parametrize("version", ["8.2.1", "10.3.0"])
+def test_an_open_batch_is_built_and_timed_for_as_many_pictures_as_asked_for(monkeypatch, tmp_path, model, version):
+    world = install(monkeypatch, version)
+    with engine(tmp_path, batch=4).prepare(opened(model, 0)) as session:
+        assert len(session.time(2)) == 2
+        assert session.profile(1)
+        assert max(world.allocated.values()) == 4 * 3 * 32 * 32 * 4
+    assert world.builds[0].shapes == {"image": ((1, 3, 32, 32), (4, 3, 32, 32), (4, 3, 32, 32))}
+
+
+def test_a_size_of_pictures_that_is_open_is_refused(world: World, tmp_path: Path, model: Path):
+    with pytest.raises(ModelRejectedError, match="more than the batch of its input image is open"):
+        engine(tmp_path).prepare(opened(model, 0, 2))
+
+
+# --- INT8 with the model's own ranges ---
+
+
+@pytest.mark.parametrize("version", ["8.2.1", "10.3.0"])
+def test_a_model_with_quantisation_nodes_gets_no_ranges_of_ours(monkeypatch, tmp_path: Path, version: str):
+    world = install(monkeypatch, version)
+    model = small_model(tmp_path / "q.onnx", kinds={"body.add": "QuantizeLinear"})
+    engine(tmp_path, precision="int8").prepare(model).close()
+    assert (world.builds[0].flags, world.builds[0].ranges) == ({"TF32", "FP16", "INT8"}, 0)
+
+
+# --- DLA ---
+
+
+@pytest.mark.parametrize("version", ["8.2.1", "10.3.0"])
+def test_a_dla_core_gets_what_it_takes(monkeypatch, tmp_path: Path, model: Path, version: str):
+    world = install(monkeypatch, version)
+    world.dla_cores = 2
+    runtime = engine(tmp_path, precision="fp16", dla=1)
+    assert runtime.build(model).fallback == ()
+    assert (world.builds[0].dla, world.builds[0].flags) == (1, {"TF32", "FP16", "GPU_FALLBACK"})
+    odd = small_model(tmp_path / "odd.onnx", kinds={"stem.act": "HardSwish"})
+    built = runtime.build(odd)
+    assert built.fallback == ("stem.act",)
+    assert built.seconds > 0
+    assert parse_placement(built.log) == (1, 1)
+    with runtime.prepare(odd) as session:
+        session.time(1)
+    assert "DLA core 1" in runtime.conditions().notes
+
+
+def test_a_dla_core_that_is_not_there_is_told(world: World, tmp_path: Path, model: Path):
+    with pytest.raises(UnsupportedError, match="no DLA core 0 here: this GPU has none"):
+        engine(tmp_path, dla=0).prepare(model)
+
+
+# --- what TensorRT says ---
+
+
+def test_there_is_one_logger_in_a_process(world: World, tmp_path: Path):
+    """TensorRT keeps to the first that it was given, and errors of a later one would go there."""
+    assert engine(tmp_path).api is engine(tmp_path).api is load_api()
+
+
+def test_memory_is_read_from_what_tensorrt_says(world: World, tmp_path: Path, model: Path):
+    memory = parse_engine_memory(engine(tmp_path).build(model).log)
+    assert memory == EngineMemory(running=266, building=125, activations=2)
+    assert world.allocated == {}, "the engine was loaded and given back"
 
 
 def test_an_inspector_that_writes_nonsense_costs_no_times(world: World, tmp_path: Path, model: Path):

@@ -1,5 +1,6 @@
 """The options of trtexec: only those that a version has, and the commands that they make."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from scaler.devices import PRECISIONS, Precision
 from scaler.errors import UnsupportedError
 from scaler.runtimes.onnx_facts import read_facts
 from scaler.runtimes.tensorrt_version import Version, check_precision
-from scaler.runtimes.trtexec_flags import TrtexecSettings, build_options, has_option, profile_options, time_options
+from scaler.runtimes.trtexec_flags import (
+    TrtexecSettings,
+    batch_options,
+    build_options,
+    has_option,
+    open_batch_options,
+    profile_options,
+    time_options,
+)
 
 VERSIONS = [
     (8, 0),
@@ -57,6 +66,28 @@ def test_no_version_gets_an_option_that_it_does_not_know(version, precision: Pre
         names = [option.removeprefix("--").partition("=")[0] for option in options]
         assert set(names) <= known
         assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_dla_core_is_named_in_every_command_and_the_gpu_may_help(version: tuple[int, int]):
+    with_dla, known = replace(settings(), dla=1), Version(*version, 0)
+    paths = Path("a"), Path("b"), Path("c")
+    for options in (
+        build_options(with_dla, known, *paths),
+        time_options(with_dla, known, Path("m.eng"), 20, Path("t.json")),
+        profile_options(with_dla, known, Path("m.eng"), 20, Path("p.json"), Path("l.json")),
+    ):
+        assert {"--useDLACore=1", "--allowGPUFallback"} <= set(options)
+        assert {option.removeprefix("--").partition("=")[0] for option in options} <= options_of(version)
+    assert not any("DLA" in option for option in build(version))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_open_batch_has_its_limits_and_a_run_its_pictures(version: tuple[int, int]):
+    built, run = open_batch_options("image", (3, 160, 320), 4), batch_options("image", (3, 160, 320), 2)
+    assert built == [f"--{key}Shapes=image:{n}x3x160x320" for key, n in (("min", 1), ("opt", 4), ("max", 4))]
+    assert run == ["--shapes=image:2x3x160x320"]
+    assert {option.removeprefix("--").partition("=")[0] for option in built + run} <= options_of(version)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scaler.evaluation.evaluate import Progress
     from scaler.evaluation.metrics import Metrics, Skipped
 
-Model = Annotated[Path, typer.Argument(help="The best.pt or best.onnx of a training run.")]
+Model = Annotated[Path, typer.Argument(help="The best.pt or best.onnx of a training run, or a TensorRT .engine.")]
 Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda or cuda:<number>.")]
 Half = Annotated[bool, typer.Option("--half", help="Compute in 16 bits, on a GPU.")]
 _SHOWN = 5

@@ -31,7 +31,9 @@ _TITLES = {
 
 
 def command(
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="The best.onnx or best.pt of a run.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="The best.onnx or best.pt of a run, or a TensorRT .engine.")
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(

@@ -166,13 +166,13 @@ class _Loop:
         side = self._detector.preprocessing.size
         grey = Frame(np.full((side, side, 3), 114, np.uint8), 0.0, 0.0, None)
         for _ in range(_WARM_UPS):
-            found, _moments = _found(self._detector, grey, self._selection)
+            found, _moments = found_in(self._detector, grey, self._selection)
             write_overlay(drawn(grey.image, found, self._detector.classes), ("FPS",))
 
     def step(self, frame: Frame, stop: Callable[[], bool]) -> bool:
         """Take a frame from its pixels to the outputs; whether to go on. `stop` ends its time in the window."""
         start = perf_counter()
-        found, moments = _found(self._detector, frame, self._selection)
+        found, moments = found_in(self._detector, frame, self._selection)
         image = drawn(frame.image, found, self._detector.classes)
         write_overlay(image, overlay(tuple(self._recent)))
         moments.append(perf_counter())
@@ -194,8 +194,8 @@ class _Loop:
         return go_on
 
 
-def _found(detector: Detector, frame: Frame, selection: Selection) -> tuple[Detections, list[float]]:
-    """Objects of a frame, and the moments at which letterbox, network and NMS were done."""
+def found_in(detector: Detector, frame: Frame, selection: Selection) -> tuple[Detections, list[float]]:
+    """Objects of a frame, and the moments (of `perf_counter`) at which letterbox, network and NMS were done."""
     image, fit = letterbox(frame.image, detector.preprocessing)
     fitted = perf_counter()
     boxes, scores = detector.raw(image[None])

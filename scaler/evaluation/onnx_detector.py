@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from scaler.data.dataset import FloatArray, Image, IntArray
-from scaler.data.preprocessing import Preprocessing, normalised
+from scaler.data.dataset import FloatArray, Image
+from scaler.data.preprocessing import Preprocessing
 from scaler.errors import FileError, MissingExtraError, UnsupportedError, UserError
 from scaler.evaluation.detect import detect
 from scaler.evaluation.detections import Detections, Selection
 from scaler.evaluation.onnx_metadata import OnnxMetadata, read_metadata
+from scaler.evaluation.raw_outputs import BoxesAndScores, in_batches, only_selected
 
 _OUTPUTS = ("boxes", "scores")
 _SELECTED = "selected_indices"
@@ -70,11 +71,11 @@ class OnnxDetector:
         """Which boxes counted when its AP was computed in training; None where the file does not tell."""
         return self.metadata.selection
 
-    def raw(self, images: Image) -> tuple[FloatArray, FloatArray]:
+    def raw(self, images: Image) -> BoxesAndScores:
         """Boxes and scores of fitted pictures, see `Detector.raw`; as many at a time as the file is made for."""
         return self._of_all(images, self._outputs)
 
-    def before_nms(self, images: Image) -> tuple[FloatArray, FloatArray]:
+    def before_nms(self, images: Image) -> BoxesAndScores:
         """As `raw`, without the NMS of the file where it has one."""
         return self._of_all(images, _OUTPUTS)
 
@@ -82,21 +83,18 @@ class OnnxDetector:
         """Objects of pictures of any size."""
         return detect(self, images, selection)
 
-    def _of_all(self, images: Image, outputs: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-        step = self._batch or len(images)
-        parts = [self._run(images[start : start + step], step, outputs) for start in range(0, len(images), step)]
-        boxes, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return boxes[: len(images)], scores[: len(images)]
+    def _of_all(self, images: Image, outputs: Sequence[str]) -> BoxesAndScores:
+        def run(values: FloatArray) -> BoxesAndScores:
+            return self._run(values, outputs)
 
-    def _run(self, images: Image, count: int, outputs: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-        values = normalised(images, self.preprocessing)
-        if len(values) < count:  # the last pictures of a file with a fixed batch
-            values = np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), np.float32)])
+        return in_batches(images, self.preprocessing, run, most=self._batch, fixed=bool(self._batch))
+
+    def _run(self, values: FloatArray, outputs: Sequence[str]) -> BoxesAndScores:
         try:
             boxes, scores, *selected = self._session.run(list(outputs), {self._input: values})
         except Exception as error:  # ONNX Runtime's own errors share no base class with a name
             raise UserError(f"{self._path}: ONNX Runtime failed: {_first_line(error)}") from None
-        scores = _only(scores, selected[0]) if selected else scores
+        scores = only_selected(scores, selected[0]) if selected else scores
         return np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
 
     def _checked_input(self) -> tuple[str, int]:
@@ -120,14 +118,6 @@ class OnnxDetector:
             names = f"but its metadata name {len(self.classes)}"
             raise FileError(self._path, "outputs", f"scores of {count} classes, {names}", todo=_TODO)
         return (*_OUTPUTS, _SELECTED) if _SELECTED in shapes else _OUTPUTS
-
-
-def _only(scores: FloatArray, selected: IntArray) -> FloatArray:
-    """Scores `[batch, boxes, classes]`, 0 but where a row of picture, class, box selects them."""
-    kept = np.zeros_like(scores)
-    place = selected[:, 0], selected[:, 2], selected[:, 1]
-    kept[place] = scores[place]
-    return kept
 
 
 def _provider(package: Any, device: str) -> tuple[str, dict[str, int]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from scaler.errors import MissingExtraError
 from scaler.runtimes.protocol import ModelRejectedError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto
 
 _FORMATS = {1: "fp32", 10: "fp16", 16: "bf16"}  # TensorProto.DataType
 _WITH_WEIGHTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
@@ -28,6 +28,16 @@ class OnnxFacts:
     """Number formats in which it computes, by the weights of its convolutions and products: `fp32`, `fp16`, `bf16`."""
     quantised: bool
     """Whether it has quantisation nodes."""
+    open_input: OpenInput | None = None
+    """The input whose batch is open; None where the file fixes it."""
+
+
+class OpenInput(NamedTuple):
+    """An input that takes any number of pictures."""
+
+    name: str
+    picture: tuple[int, ...]
+    """Shape of one of them."""
 
 
 def load_model(model: Path, purpose: str) -> ModelProto:
@@ -68,7 +78,17 @@ def read_facts(model: Path, purpose: str) -> OnnxFacts:
             if item.name in weights and item.data_type in _FORMATS
         ),
         quantised=any(node.op_type == "QuantizeLinear" for node in graph.node),
+        open_input=_open_input(graph),
     )
+
+
+def _open_input(graph: GraphProto) -> OpenInput | None:
+    constants = {item.name for item in graph.initializer}
+    for value in graph.input:
+        shape = [size.dim_value for size in value.type.tensor_type.shape.dim]
+        if value.name not in constants and shape and not shape[0] and all(shape[1:]):
+            return OpenInput(value.name, tuple(shape[1:]))
+    return None
 
 
 def require_file(model: Path) -> None:

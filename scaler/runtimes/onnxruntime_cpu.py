@@ -3,14 +3,16 @@
 The number of threads belongs to the identity of what is measured. Layer times come from ONNX Runtime's own profile,
 of a second session, so that profiling never slows what is timed; the names of its fused layers lead back to the model
 through the optimised graph, which that session writes beside the profile. Layout changes (`ReorderInput`,
-`ReorderOutput`) are counted to the layer on whose account they are made: the one that works in plain NCHW.
+`ReorderOutput`) are counted to the layer on whose account they are made: the one that works in plain NCHW. In INT8
+files transpositions, quantisation and its undoing are counted to the layer that reads their result, at an output of the
+network to the layer that made it.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -32,13 +34,17 @@ WARM_UP_RUNS = 2
 _SUFFIX = "_kernel_time"
 _SEVERITY_ERROR = 3
 _TO_PLAIN, _FROM_PLAIN = "ReorderOutput", "ReorderInput"
+_NUMBERS = ("QuantizeLinear", "DequantizeLinear")
+_CARRIERS = ("Transpose", *_NUMBERS)
+"""Compute nothing of the network's own, but change layout or number format on another's account."""
 
 
 class OnnxRuntimeCpu:
-    """Runs models with ONNX Runtime's CPU provider, in FP32.
+    """Runs models with ONNX Runtime's CPU provider.
 
     Args:
         threads: Threads within an operator; operators run one after the other.
+        precision: Of the models to come, fp32 or int8; only recorded: in what numbers a model computes, its file says.
         batch: Pictures at a time of the models to come; only recorded.
         blocked_layout: Whether ONNX Runtime may use its blocked NCHWc layout; without it the computer behaves like
             another, slower device.
@@ -48,7 +54,9 @@ class OnnxRuntimeCpu:
         UsageError: Fewer than one thread.
     """
 
-    def __init__(self, threads: int = 1, *, batch: int = 1, blocked_layout: bool = True) -> None:
+    def __init__(
+        self, threads: int = 1, *, precision: Precision = "fp32", batch: int = 1, blocked_layout: bool = True
+    ) -> None:
         if threads < 1:
             raise UsageError(f"threads = {threads}: allowed is 1 or more")
         try:
@@ -57,6 +65,7 @@ class OnnxRuntimeCpu:
         except ImportError:
             raise MissingExtraError("measuring on this computer", "onnxruntime", "onnxruntime") from None
         self.threads = threads
+        self._precision = precision
         self._batch = batch
         self._blocked = blocked_layout
         self._package: Any = onnxruntime
@@ -68,11 +77,10 @@ class OnnxRuntimeCpu:
 
     def conditions(self) -> Conditions:
         """Version, processor and threads; a CPU's clock is not pinned by us."""
-        precision: Precision = "fp32"
         return Conditions(
             runtime=NAME,
             runtime_version=self._package.__version__,
-            precision=precision,
+            precision=self._precision,
             batch=self._batch,
             processor=processor_name(),
             power_mode=thread_mode(self.threads).name,
@@ -196,8 +204,9 @@ def _timed(events: Iterable[dict[str, Any]], skipped: int) -> dict[str, _Event]:
 
 
 def _names(model: ModelProto) -> set[str]:
-    """Names of all nodes and of the tensors that they make."""
-    return {name for node in model.graph.node for name in (node.name, *node.output) if name}
+    """Names of all nodes and of the tensors that they make, but for those around 8-bit integers."""
+    nodes = [node for node in model.graph.node if node.op_type not in _NUMBERS]
+    return {name for node in nodes for name in (node.name, *node.output) if name}
 
 
 def _owners(optimised: ModelProto, known: set[str]) -> dict[str, tuple[str, ...]]:
@@ -208,6 +217,9 @@ def _owners(optimised: ModelProto, known: set[str]) -> dict[str, tuple[str, ...]
     for node in nodes:
         for value in node.input:
             reads[value].append(node.name)
+    kinds = {node.name: node.op_type for node in nodes}
+    sources = {node.name: [makes[value] for value in node.input if value in makes] for node in nodes}
+    targets = {node.name: [name for value in node.output for name in reads[value]] for node in nodes}
     owners: dict[str, tuple[str, ...]] = {}
     for node in nodes:
         plain = [name for name in (*node.output, _known_part(node.name, known)) if name in known]
@@ -215,8 +227,20 @@ def _owners(optimised: ModelProto, known: set[str]) -> dict[str, tuple[str, ...]
             plain = [_known_part(reader, known) for reader in reads[node.output[0]][:1]] or plain
         elif node.op_type == _FROM_PLAIN:
             plain = [_known_part(makes.get(node.input[0], ""), known)]
+        elif node.op_type in _CARRIERS and not plain:
+            client = _beyond(node.name, targets, kinds) or _beyond(node.name, sources, kinds)
+            plain = [_known_part(client, known)]
         owners[node.name] = tuple(dict.fromkeys(name for name in plain if name in known))
     return owners
+
+
+def _beyond(name: str, steps: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> str:
+    """The nearest node that is no carrier, the first wherever there are several; blank where the graph ends."""
+    while steps[name]:
+        name = steps[name][0]
+        if kinds[name] not in _CARRIERS:
+            return name
+    return ""
 
 
 def _known_part(name: str, known: set[str]) -> str:

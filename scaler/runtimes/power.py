@@ -188,13 +188,22 @@ class PowerLog:
         self._end = self.clock()
         self.take()
 
-    def reading(self) -> PowerReading:
-        """Mean power between the beginning and the end."""
+    def reading(self, *, last: float | None = None, tail: float = 0.0) -> PowerReading:
+        """Mean power between the beginning and the end.
+
+        Args:
+            last: Seconds before the end that alone count, where the load does not fill the block; None for all of it.
+            tail: Seconds of these that do not count either.
+        """
         notes: list[str] = []
-        settled = [s for s in self._samples if s.end - s.seconds >= self._start + self.settle]
-        if not settled and self._samples:
-            notes.append(f"the block was over before the {self.settle:g} s that the sensors need to settle")
-        samples = settled or self._samples
+        first = self._start + self.settle if last is None else self._end - last
+        samples = [s for s in self._samples if s.end - s.seconds >= first and (not tail or s.end <= self._end - tail)]
+        if not samples and self._samples:
+            if last is None:
+                samples = self._samples
+                notes.append(f"the block was over before the {self.settle:g} s that the sensors need to settle")
+            else:
+                notes.append("the load was over before a value lay safely within it: let it run longer")
         whole = self.power.whole
         told = [s for s in samples if whole and all(rail in s.watts for rail in whole)]
         totals = [sum(s.watts[rail] for rail in whole) for s in told]
@@ -272,9 +281,9 @@ class PowerSampler:
                 raise self._failure
             self._log.end()
 
-    def reading(self) -> PowerReading:
-        """Mean power of the block; asked after it."""
-        return self._log.reading()
+    def reading(self, *, last: float | None = None, tail: float = 0.0) -> PowerReading:
+        """Mean power of the block, asked after it; see `PowerLog.reading`."""
+        return self._log.reading(last=last, tail=tail)
 
     def _run(self) -> None:
         try:

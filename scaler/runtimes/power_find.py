@@ -27,6 +27,11 @@ class FoundPower(NamedTuple):
     note: str
     """One line: the reason and what to do about it, or what else is to be known of the meter; may be empty."""
 
+    def close(self) -> None:
+        """Close the meter, if there is one."""
+        if self.power is not None:
+            self.power.close()
+
 
 def find_power(
     root: Path = Path("/"), *, tegrastats: Sequence[str] | None = None, read: Read = read_text

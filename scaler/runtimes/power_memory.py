@@ -5,12 +5,14 @@ A Jetson has one memory for CPU and GPU, so that what TensorRT says of both adds
 
 from __future__ import annotations
 
+import ctypes
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
-__all__ = ["EngineMemory", "PeakMemory", "parse_engine_memory"]
+__all__ = ["EngineMemory", "PeakMemory", "TellsMemory", "parse_engine_memory"]
 
 _MIB = 2.0**20
 _BUILDING = re.compile(r"Peak memory usage of TRT CPU/GPU memory allocators: CPU (\d{1,9}) MiB, GPU (\d{1,9}) MiB")
@@ -37,6 +39,20 @@ class EngineMemory(NamedTuple):
     weights: float | None = None
     """Since 8.6."""
 
+    def updated(self, later: EngineMemory) -> EngineMemory:
+        """What was said later where it was said, else what was said before."""
+        return EngineMemory(*(old if new is None else new for old, new in zip(self, later, strict=True)))
+
+
+@runtime_checkable
+class TellsMemory(Protocol):
+    """A session that knows the memory of its engine, as those of TensorRT do."""
+
+    @property
+    def memory(self) -> EngineMemory:
+        """What TensorRT said of the engine when it was built and loaded."""
+        ...
+
 
 class PeakMemory:
     """Peak of this process's memory while a block runs, above what it held before (Linux).
@@ -47,7 +63,9 @@ class PeakMemory:
             session.time(20)
         print(memory.mib)
 
-    It tells what was added: memory that was freed before and is used again does not show.
+    It tells what was added: what the allocator keeps for later is given back to the system first, where the C library
+    can, since memory that was freed before and is used again does not show. Of networks that ran one after the other in
+    one process this is 0 to 16 % less than what each takes in a fresh one (ONNX Runtime, eight networks).
 
     Args:
         folder: Of the process in the system's files; another one in tests.
@@ -63,6 +81,7 @@ class PeakMemory:
 
     def __enter__(self) -> Self:
         """The block begins: the system forgets the peak until now."""
+        _give_back()
         try:
             (self._folder / "clear_refs").write_text(_RESET_PEAK)
         except OSError:  # without this a peak before the block might hide the block's own
@@ -86,6 +105,12 @@ class PeakMemory:
             return None
         found = re.search(rf"^{key}:\s+(\d{{1,15}}) kB$", text, re.MULTILINE)
         return int(found[1]) / 1024 if found else None
+
+
+def _give_back() -> None:
+    """Let the C library return what was freed to the system; glibc's can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def parse_engine_memory(text: str) -> EngineMemory:

@@ -38,6 +38,16 @@ STRONGLY_TYPED = Version(11, 0, 0)
 """From here on the number format is the model's own."""
 
 
+_DLA = (Span(until=(10, 8)), Span(since=(11, 4)))
+"""NVIDIA, "TensorRT Documentation" 11.3 and 11.4, "Working with DLA": 10.7 was the last release with DLA, until 11.4
+brought it back for AGX Orin, with the model's own number format."""
+
+
+def has_dla(version: Version) -> bool:
+    """Whether a version can use DLA cores, where the GPU has any."""
+    return any(span.includes(version) for span in _DLA)
+
+
 def check_version(version: Version) -> None:
     """Refuse versions that scaler does not know.
 

@@ -1,4 +1,4 @@
-"""Which options trtexec has in which version, and the three commands that are made of them.
+"""Which options trtexec has in which version, and the three commands that are made of them: build, time, profile.
 
 The table is the only place that knows versions. It lists the options that scaler uses; source:
 samples/common/sampleOptions.cpp of github.com/NVIDIA/TensorRT, branches release/8.0 to release/11.1.
@@ -6,6 +6,7 @@ samples/common/sampleOptions.cpp of github.com/NVIDIA/TensorRT, branches release
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,12 @@ _OPTIONS = {
     "noTF32": Span(),
     "fp16": Span(until=(11, 0)),
     "int8": Span(until=(11, 0)),
+    "useDLACore": Span(),
+    "allowGPUFallback": Span(),
+    "minShapes": Span(),
+    "optShapes": Span(),
+    "maxShapes": Span(),
+    "shapes": Span(),
     "iterations": Span(),
     "duration": Span(),
     "warmUp": Span(),
@@ -58,6 +65,8 @@ class TrtexecSettings:
     workspace_mib: int
     warm_up_ms: int
     cuda_graph: bool
+    dla: int | None = None
+    """DLA core that computes what it can, the GPU the rest; None: the GPU computes everything."""
 
 
 def has_option(name: str, version: Version) -> bool:
@@ -84,7 +93,25 @@ def build_options(settings: TrtexecSettings, version: Version, model: Path, engi
         ("profilingVerbosity", "detailed"),
         ("maxAuxStreams", 0),  # else layers overlap and their times add up to more than the network's
         *_PRECISION[settings.precision],
+        *_placement(settings),
     )
+
+
+def open_batch_options(name: str, picture: Sequence[int], batch: int) -> list[str]:
+    """Options for building an engine of a model with an open batch: 1 to `batch` pictures, made fast for `batch`.
+
+    Args:
+        name: The input.
+        picture: Its shape without the batch.
+        batch: The most pictures at a time.
+    """
+    limits = (("minShapes", 1), ("optShapes", batch), ("maxShapes", batch))
+    return [f"--{option}={_shape(name, count, picture)}" for option, count in limits]
+
+
+def batch_options(name: str, picture: Sequence[int], batch: int) -> list[str]:
+    """Options for running an engine with an open batch with so many pictures at a time."""
+    return [f"--shapes={_shape(name, batch, picture)}"]
 
 
 def time_options(settings: TrtexecSettings, version: Version, engine: Path, runs: int, times: Path) -> list[str]:
@@ -117,7 +144,16 @@ def _run(settings: TrtexecSettings, engine: Path, runs: int) -> tuple[tuple[str,
         ("noDataTransfers", ""),
         ("useSpinWait", ""),
         ("useCudaGraph" if settings.cuda_graph else "noCudaGraph", ""),
+        *_placement(settings),
     )
+
+
+def _placement(settings: TrtexecSettings) -> tuple[tuple[str, object], ...]:
+    return () if settings.dla is None else (("useDLACore", settings.dla), ("allowGPUFallback", ""))
+
+
+def _shape(name: str, batch: int, picture: Sequence[int]) -> str:
+    return f"{name}:{'x'.join(map(str, (batch, *picture)))}"
 
 
 def _options(version: Version, *wanted: tuple[str, object]) -> list[str]:

@@ -9,7 +9,7 @@ from scaler.evaluation.detections import Detector
 
 
 def load_detector(path: Path | str, device: str = "auto", *, half: bool = False) -> Detector:
-    """Load a checkpoint (`.pt`) or an ONNX file (`.onnx`) that `scaler train` wrote.
+    """Load a checkpoint (`.pt`), an ONNX file (`.onnx`) or a TensorRT engine (`.engine`) of scaler's.
 
     Args:
         path: The file.
@@ -17,9 +17,9 @@ def load_detector(path: Path | str, device: str = "auto", *, half: bool = False)
         half: Whether torch computes in 16 bits, on a GPU.
 
     Raises:
-        UsageError: Another suffix, or half precision for an ONNX file.
+        UsageError: Another suffix, or half precision for what is no checkpoint.
         FileError: The file is missing or damaged.
-        UnsupportedError: The device is not there.
+        UnsupportedError: The device is not there, or the engine was built elsewhere.
         MissingExtraError: What runs the file is not installed.
     """
     match Path(path).suffix.lower():
@@ -29,6 +29,12 @@ def load_detector(path: Path | str, device: str = "auto", *, half: bool = False)
             if half:
                 raise UsageError(f"{path}: an ONNX file runs in the precision that it was written in; leave --half out")
             return OnnxDetector(path, device)
+        case ".engine":
+            from scaler.evaluation.engine_detector import EngineDetector  # noqa: PLC0415
+
+            if half:
+                raise UsageError(f"{path}: an engine runs in the precision that it was built in; leave --half out")
+            return EngineDetector(path, device)
         case ".pt":
             from scaler.training import require_torch  # noqa: PLC0415
 
@@ -43,4 +49,6 @@ def load_detector(path: Path | str, device: str = "auto", *, half: bool = False)
             return TorchDetector(checkpoint.spec, module, device, half=half, selection=checkpoint.selection)
         case suffix:
             found = f"{suffix!r} files" if suffix else "files without a suffix"
-            raise UsageError(f"{path}: {found} are no networks; name the best.pt or best.onnx of a training run")
+            raise UsageError(
+                f"{path}: {found} are no networks; name the best.pt or best.onnx of a training run, or an .engine"
+            )
