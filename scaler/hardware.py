@@ -112,7 +112,7 @@ class Cpu:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """The precisions that are timed on CPUs."""
-        return ("fp32",)
+        return ("fp32", "int8")
 
     @property
     def default_precision(self) -> Precision:

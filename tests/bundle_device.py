@@ -15,7 +15,7 @@ from scaler.space_file import read_space
 
 ROOT = Path(__file__).parent.parent
 AGENT = ROOT / "scaler" / "profiling" / "agent"
-QUICK = ("--rounds", "1", "--duration", "1", "--warm-up", "100")
+QUICK = ("--rounds", "1", "--duration", "1", "--warm-up", "100", "--power-seconds", "1")
 """A short run; the fake's times are a function of the model, so that more rounds would say the same."""
 
 SPACE = """

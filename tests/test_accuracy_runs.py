@@ -24,7 +24,7 @@ from scaler.cli import run as scaler
 from scaler.errors import FileError, UsageError, UserError
 from scaler.models.detectors.yolo_ret import YoloRetConfig
 from scaler.report.files import write_json
-from scaler.report.recording import keep_trained, record, run_name
+from scaler.report.recording import keep_measured, record, run_name
 from scaler.report.view import page_view
 from scaler.search.evaluation import Evaluator
 from scaler.search.predictors import classes_of, load_predictor
@@ -197,11 +197,11 @@ def test_a_new_search_keeps_what_the_old_one_recorded(tmp_path: Path, monkeypatc
     monkeypatch.setattr("scaler.report.recording.write_reports", lambda *_: None)
     path = searched(tmp_path)
     record(path, sample_run(candidate=PICK), tmp_path / "runs" / PICK)
-    kept = keep_trained(sample_result(), path)
+    kept = keep_measured(sample_result(), path)
     assert kept == read_result(path)
-    assert keep_trained(kept, path) == kept, "the same run under two names stands there once"
+    assert keep_measured(kept, path) == kept, "the same run under two names stands there once"
     path.write_text("{")
-    assert keep_trained(sample_result(), path) == keep_trained(sample_result(), tmp_path / "none") == sample_result()
+    assert keep_measured(sample_result(), path) == keep_measured(sample_result(), tmp_path / "none") == sample_result()
 
 
 def test_runs_are_named_relative_to_the_result(tmp_path: Path) -> None:

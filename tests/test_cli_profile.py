@@ -166,7 +166,7 @@ def test_the_whole_story_on_this_computer(data, capsys):
     assert scaler(["verify", "found/pareto.json", "--pick", "front", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["candidates"]
     assert len(rows) == len(result["devices"][0]["front"])
-    assert sum(abs(row["error"]) for row in rows) / len(rows) < 0.15
+    assert sum(abs(row["deviation"]["engine_ms"]) for row in rows) / len(rows) < 0.15
 
     assert scaler(["profile", "validate", "--device", "host", "-n", "6", "--json"]) == 0
     proof = json.loads(capsys.readouterr().out)

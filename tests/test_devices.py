@@ -386,10 +386,14 @@ def own_cpu(own_profiles: Path) -> Device:
     return load_device("my-cpu")
 
 
-def test_a_cpu_has_threads_for_modes_and_fp32_in_onnx_runtime(own_cpu: Device) -> None:
+def test_a_cpu_has_threads_for_modes_and_what_onnx_runtime_computes_in(own_cpu: Device) -> None:
     assert own_cpu.gpu is None
     assert own_cpu.processor == "ARM Cortex-A76"
-    assert (own_cpu.runtimes, own_cpu.precisions, own_cpu.default_precision) == (("onnxruntime",), ("fp32",), "fp32")
+    assert (own_cpu.runtimes, own_cpu.precisions, own_cpu.default_precision) == (
+        ("onnxruntime",),
+        ("fp32", "int8"),
+        "fp32",
+    )
     assert [mode.name for mode in own_cpu.modes] == ["1-thread", "4-threads"]
     assert own_cpu.mode().name == "1-thread"
     assert own_cpu.cpu is not None
@@ -423,7 +427,7 @@ def test_an_unknown_number_of_threads_is_answered_with_the_known(own_cpu: Device
 def test_a_cpu_without_fp16_says_what_it_has(own_cpu: Device) -> None:
     message = refusal(lambda: own_cpu.require_precision("fp16"), UnsupportedError)
 
-    assert message == "My Computer has no FP16 in ONNX Runtime; it supports fp32"
+    assert message == "My Computer has no FP16 in ONNX Runtime; it supports fp32, int8"
 
 
 def test_what_needs_the_peaks_of_a_gpu_is_refused_a_cpu_with_the_way_out(own_cpu: Device) -> None:

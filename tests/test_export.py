@@ -39,17 +39,9 @@ from scaler.training.network.detector import TorchDetector
 from scaler.training.network.module import weights_of
 from scaler.training.network.onnx_file import detector_model, write_onnx
 from scaler.training.runs.engine_command import EngineFile, engine_command, parse_version, read_engine_file
-from scaler.training.runs.export import ExportOrder, export, without_plugin
-from scaler.training.runs.export_check import (
-    MOST_PICTURES,
-    TOLERANCES,
-    Agreement,
-    Pictures,
-    Tolerance,
-    compare,
-    generated_pictures,
-    pictures_of_folder,
-)
+from scaler.training.runs.export import ExportOrder, export
+from scaler.training.runs.export_check import TOLERANCES, Agreement, Tolerance, compare, without_plugin
+from scaler.training.runs.export_pictures import MOST_PICTURES, Pictures, generated_pictures, pictures_of_folder
 
 WEIGHTS = cache(random_weights(5))
 NET = build(YoloRetConfig(backbone="mobilenetv2", width=0.35, drop=2, neck="fpn", rfcr=5, resolution=160, classes=4))

@@ -50,6 +50,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shapes(tmp_path_factory.mktemp("shapes"), train=2, val=3, size=96)
 
 
+@pytest.fixture(autouse=True)
+def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this computer has: no TensorRT."""
+    monkeypatch.setattr("scaler.deploy.engine.why_not_here", lambda: "no TensorRT on this computer")
+
+
 @pytest.fixture
 def best(tmp_path: Path) -> Path:
     write_checkpoint(tmp_path / "best.pt", checkpoint(TINY, network()))
@@ -125,7 +131,7 @@ def test_no_batch_is_said_to_be_tried_that_was_not(wanted: tuple[object, ...], p
 
 def test_an_engine_is_not_built_here_and_the_steps_to_one_are_told(best: Path):
     told = said(best, "--format", "tensorrt", "--dynamic-batch", "--batch", 8)
-    assert "an engine is built on its target and does not travel" in told.err
+    assert "built on its target and does not travel, so that none is built here: no TensorRT on this comp" in told.err
     first, second, third = told.out.splitlines()
     file = best.parent / "best-dynamic.onnx"
     assert first == f"1. here: scaler export {best} --batch 8 --dynamic-batch"
@@ -147,6 +153,7 @@ def test_an_engine_is_not_built_here_and_the_steps_to_one_are_told(best: Path):
         ("--precision", "fp16", "--batch", "2", "--opset", "12"),
         ("--tensorrt", "11.0", "--dynamic-batch", "--batch", "4"),
         ("--nms", "onnx", "--confidence", "0.1", "--iou", "0.4", "--max-detections", "7", "--out", "my net.onnx"),
+        ("--dla", "1", "--tensorrt", "8.2"),
         ("--score-tolerance", "0.5", "--box-tolerance", "50", "--nms", "efficient-nms"),
     ],
 )
@@ -194,6 +201,11 @@ def test_of_an_onnx_file_the_command_alone_is_on_standard_output(best: Path):
         (("--dynamic-batch",), "ONNX file already: --dynamic-batch would change nothing"),
         (("--batch", 1), "--batch 1: the batch of best.onnx is fixed; leave it out, or export the checkpoint with it"),
         (
+            ("--precision", "int8"),
+            "--precision int8: an engine of best.onnx is fp32 with TensorRT 10; leave it out, or export the checkpoint",
+        ),
+        (("--data", "data.toml"), "ONNX file already: --data would change nothing"),
+        (
             ("--precision", "fp16", "--tensorrt", "11.0"),
             "--precision fp16: an engine of best.onnx is fp32 with TensorRT 11; leave it out, or export the checkpoint",
         ),
@@ -224,7 +236,7 @@ def test_an_onnx_file_is_not_exported_again(best: Path):
     ("kind", "options", "expected"),
     [
         (UsageError, ("--format", "engine"), "--format: unknown format 'engine'; "),
-        (UsageError, ("--precision", "int8"), "--precision: unknown precision 'int8'; "),
+        (UsageError, ("--precision", "int9"), "--precision: unknown precision 'int9'; did you mean 'int8'? "),
         (UsageError, ("--nms", "efficient"), "--nms: unknown nms 'efficient'; did you mean 'efficient-nms'? "),
         (UsageError, ("--check", ".", "--data", "data.toml"), "exclude each other"),
         (UsageError, ("--check", ".", "--unchecked"), "exclude each other"),
@@ -233,6 +245,17 @@ def test_an_onnx_file_is_not_exported_again(best: Path):
         (UsageError, ("--max-detections", "3"), "--max-detections is of the NMS inside the file"),
         (UsageError, ("--opset", "9"), "opset = 9: allowed is 11 to "),
         (UsageError, ("--tensorrt", "new"), "--tensorrt new: expected a version"),
+        (UsageError, ("--dla", "0", "--tensorrt", "11.0"), "--dla 0: TensorRT 11 knows no DLA"),
+        (
+            UsageError,
+            ("--dla", "1", "--format", "tensorrt", "--precision", "fp32"),
+            "--dla 1: a DLA does not compute in fp32; ask for --precision fp16",
+        ),
+        (UsageError, ("--result", "pareto.json"), "--result would change nothing without --bundle FILE"),
+        (UsageError, ("--bundle", "b.tar.gz", "--candidate", "a"), "name its pareto.json too: --result"),
+        (UsageError, ("--bundle", "b.zip"), "--bundle b.zip: a bundle is called .tar.gz"),
+        (UsageError, ("--bundle", "b.tar.gz", "--batch", "2"), "--bundle measures one picture at a time"),
+        (UsageError, ("--bundle", "b.tar.gz", "--nms", "onnx"), "--bundle: how many boxes ONNX' NMS leaves"),
         (UserError, ("--check", "nowhere"), "--check nowhere: no such folder or picture"),
         (FileError, ("--data", "nowhere.toml"), "nowhere.toml: no such file"),
         (UserError, ("--box-tolerance", "0"), "not written: on 4 pictures (generated noise)"),

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-from synthetic_device import kernel_ms, layer_times
+from synthetic_device import kernel_ms, layer_times, make_plan
 
 from scaler.export.onnx_model import to_onnx, write_onnx
 from scaler.graph.graph import Graph
 from scaler.latency.fusion import RULES, graph_kernels
 from scaler.models.detectors.yolo_ret import BACKBONES, YoloRetConfig, build
 from scaler.profiling.harvest import LARGEST_OVERHEAD, Harvest, harvest, kernel_places
+from scaler.profiling.networks import write_network
 from scaler.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
 from scaler.runtimes.protocol import LayerTime
 from scaler.runtimes.tensorrt_names import layer_nodes
@@ -77,6 +78,28 @@ def test_every_layer_of_onnx_runtimes_profile_finds_its_kernel(tmp_path: Path, b
     assert sum(found.layers) == pytest.approx(len(layers))
     lost = [kernel for kernel, count in zip(found.kernels, found.layers, strict=True) if not count]
     assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("backbone", "neck", "blocked"),
+    [
+        ("mobilenetv2", "fpn", True),
+        pytest.param("mobilenetv2", "panet", False, marks=pytest.mark.slow),
+        pytest.param("efficientnet-b0", "bifpn", True, marks=pytest.mark.slow),
+    ],
+)
+def test_every_layer_in_8_bit_integers_finds_its_kernel(tmp_path: Path, backbone, neck, blocked):
+    graph = detector(backbone, neck)
+    write_network(graph, make_plan(tmp_path, 1, precision="int8"), tmp_path / "network.onnx")
+    with OnnxRuntimeCpu(precision="int8", blocked_layout=blocked).prepare(tmp_path / "network.onnx") as session:
+        layers = session.profile(1)
+    kinds = {layer.kind for layer in layers}
+    assert "QLinearConv" in kinds
+    assert kinds.isdisjoint({"Conv", "FusedConv"})
+    found = harvest(graph, layers, ONNX_RUNTIME)
+    assert found.unknown == ()
+    assert sum(found.layers) == pytest.approx(len(layers))
+    assert all(count > 0 for count in found.layers)
 
 
 def test_a_layer_of_several_nodes_of_one_kernel_counts_once():

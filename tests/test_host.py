@@ -303,7 +303,7 @@ def test_a_precision_that_a_cpu_lacks_stays_an_error_when_it_is_named(capsys: py
     code, line = fails(capsys, "search", "--device", "host", "--precision", "fp16")
 
     assert code == 1
-    assert line == f"{load_host().name} has no FP16 in ONNX Runtime; it supports fp32"
+    assert line == f"{load_host().name} has no FP16 in ONNX Runtime; it supports fp32, int8"
 
 
 def test_each_device_takes_its_own_precision_when_none_is_named() -> None:

@@ -182,6 +182,7 @@ def test_help_loads_nothing_of_weight():
         "evaluate",
         "predict",
         "export",
+        "import",
         "run",
         "data",
         "weights",

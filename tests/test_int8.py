@@ -20,7 +20,7 @@ from scaler.data.preprocessing import Preprocessing
 from scaler.errors import FileError, MissingExtraError, UnsupportedError, UsageError, UserError
 from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata, read_metadata
 from scaler.export.decode import Decode, Nms
-from scaler.export.int8 import METADATA_KEY, Target, quantised
+from scaler.export.int8 import METADATA_KEY, Target, quantised, target_of
 from scaler.export.int8_calibration import (
     Calibration,
     Method,
@@ -269,6 +269,13 @@ class TestAnyTarget:
             found = read_metadata({entry.key: entry.value for entry in model.metadata_props}, "file")
             assert found == replace(metadata, precision=precision)
 
+    def test_for_whom_a_file_was_quantised_can_be_read(self, target: Target):
+        model = quantised(network(), ranges(), target=target)
+        assert target_of({entry.key: entry.value for entry in model.metadata_props}) == target
+        for text in ("", "[1]", "no JSON", '{"target": "tpu"}'):
+            assert target_of({METADATA_KEY: text}) is None
+        assert target_of({}) is None
+
     @pytest.mark.parametrize("text", ["", "no JSON", "[1]"])
     def test_damaged_metadata_are_left_to_whoever_reads_them(self, target: Target, text: str):
         before = ModelProto()
@@ -330,6 +337,14 @@ class TestCalibration:
         assert found["min-max"] == 400
         assert found["entropy"] < 100
         assert found["percentile"] < 100
+
+    @pytest.mark.parametrize(("method", "runs"), [("min-max", 1), ("entropy", 2), ("percentile", 2)])
+    def test_progress_is_told_after_every_picture_of_each_run(self, method: Method, runs: int):
+        heard: list[tuple[int, int, str]] = []
+        calibrate(network(), pictures(2), method, progress=lambda *step: heard.append(step))
+        assert [done for done, _, _ in heard] == list(range(1, 2 * runs + 1))
+        assert {total for _, total, _ in heard} == {2 * runs}
+        assert [what for _, _, what in heard] == ["ranges"] * 2 + [method] * 2 * (runs - 1)
 
     def test_nothing_is_printed_or_logged_and_logging_goes_on(self, capsys: pytest.CaptureFixture[str]):
         calibrate(network(), pictures(1), "percentile")
@@ -447,6 +462,22 @@ class TestSensitivity:
         assert choice.loss == 3
         assert len(choice.keep) == len(layers(network())) - 3
 
+    def test_layers_that_the_caller_keeps_are_not_tried_and_stay_float(self):
+        def count(model: ModelProto) -> float:
+            return sum(bool(found) for name, found in read_in_8_bits(model).items() if name in layers(network()))
+
+        names, heard = layers(network()), list[str]()
+        choice = choose(
+            network(), ranges(), count, bound=3, keep=names[:2], progress=lambda *step: heard.append(step[2])
+        )
+        assert choice.keep[:2] == names[:2]
+        assert choice.loss == 3
+        assert choice.loss_of_all == len(names) - 2
+        assert heard == list(names[2:])
+        assert {entry.layer for entry in choice.alone} == set(names[2:])
+        known = sensitivity(network(), ranges(), count)
+        assert choose(network(), ranges(), count, bound=3, keep=names[:2], alone=known).keep == choice.keep
+
     def test_boxes_that_overlap_no_more_cost_1_and_scores_as_before_nothing(self):
         loss = DetectionLoss(network(), pictures(1))
         assert loss(with_boxes(-1)) == pytest.approx(1)
@@ -506,6 +537,10 @@ class TestMistakes:
         [
             ({"target": "tpu"}, "unknown target 'tpu'"),
             ({"keep": ["nowhere"]}, "no such layers to keep: nowhere; known: backbone.stage2"),
+            (
+                {"keep": ["backbone.stage2.unit.con"]},
+                "no such layers to keep: backbone.stage2.unit.con; did you mean 'backbone.stage2.unit.conv'? known: ",
+            ),
         ],
     )
     def test_wrong_options(self, options: dict[str, Collection[str]], message: str):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_result import bare_result, hostile_result, sample_result
+from sample_result import bare_result, sample_result
+from verified_sample import hostile_measurements, verified_result
 
 from scaler.report.html import write_html
 
@@ -179,7 +180,8 @@ def test_axis_can_be_frames_per_second(page: Any) -> None:
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1024, 1280, 1920])
 def test_no_width_scrolls_the_page_sideways(browser: Any, width: int, tmp_path: Path) -> None:
-    for name, result in (("sample", sample_result()), ("hostile", hostile_result())):
+    results = {"sample": sample_result(), "hostile": hostile_measurements(), "verified": verified_result()}
+    for name, result in results.items():
         write_html(result, tmp_path / f"{name}.html")
         opened(browser, tmp_path / f"{name}.html", width)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -198,8 +200,31 @@ def test_dark_scheme_recolours_page_and_plot(page: Any) -> None:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def test_a_broken_promise_is_seen_at_once_and_where_it_was_measured(browser: Any, tmp_path: Path) -> None:
+    write_html(verified_result(), tmp_path / "report.html")
+    opened(browser, tmp_path / "report.html", 1280)
+    verdict = text(browser, "#verdict")
+    assert "Measured on the device, the promise breaks" in verdict
+    assert "30 FPS broken: 29.3 FPS, whole frame; the engine alone would hold it" in verdict
+    assert "✗ promise broken on the device" in text(browser, "#details")
+    assert "Measured on the device" in text(browser, "#details")
+    assert "decoding 1.4, letterbox 0.30, network 31.9, NMS 0.60 ms" in text(browser, "#details")
+    rates = column(browser, "verified")
+    assert rates[0] == "–", "what was not measured has an empty cell"
+    assert rates[6] == "✗ 29.3"
+    assert [rate for rate in rates if "✗" in rate] == ["✗ 29.3"], "who never promised breaks nothing"
+    names = browser.execute_script("return document.getElementById('plot').data.map((trace) => trace.name)")
+    assert {"measured on the device", "promise broken on the device"} <= set(names)
+    click(browser, "#front tbody tr:nth-child(5) td.rank")
+    assert "held on the device" in text(browser, "#details")
+    click(browser, "#tab-1")
+    assert "Measured on the device" not in text(browser, "#details")
+    assert browser.find_elements("css selector", "th[data-key=verified]") == []
+    assert browser.get_log("browser") == []
+
+
 def test_hostile_texts_stay_texts(browser: Any, tmp_path: Path) -> None:
-    write_html(hostile_result(), tmp_path / "report.html")
+    write_html(hostile_measurements(), tmp_path / "report.html")
     opened(browser, tmp_path / "report.html", 1280)
     assert "</script><script>alert(1)</script>" in text(browser, "h1")
     assert browser.execute_script("return document.scripts.length") == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 from runtime_conformance import RuntimeConformance, names_of, small_model
 from synthetic_device import TINY_EFFORT, TINY_SPACE, graphs_of, make_plan
 
@@ -45,11 +45,12 @@ def with_input(path: Path, kind: int, *shape: int | str) -> Path:
 
 def test_conditions_name_threads_processor_and_what_is_unusual():
     plain = OnnxRuntimeCpu().conditions()
-    other = OnnxRuntimeCpu(3, batch=2, blocked_layout=False).conditions()
+    other = OnnxRuntimeCpu(3, precision="int8", batch=2, blocked_layout=False).conditions()
     assert (plain.runtime, plain.precision, plain.batch, plain.power_mode) == ("onnxruntime", "fp32", 1, "1-thread")
     assert plain.processor == processor_name()
     assert plain.notes == ()
     assert (other.power_mode, other.batch, other.notes) == ("3-threads", 2, ("blocked layout off",))
+    assert other.precision == "int8"
 
 
 @pytest.mark.parametrize("threads", [0, -2])
@@ -144,18 +145,38 @@ def test_the_longest_known_beginning_of_a_name_is_its_owner():
     assert onnxruntime_cpu._known_part("c", known) == ""
 
 
+def test_numbers_change_on_the_account_of_the_layer_that_reads_them():
+    def node(kind: str, name: str, source: str, result: str) -> NodeProto:
+        return helper.make_node(kind, [source], [result], name=name)
+
+    nodes = [
+        node("QuantizeLinear", "image/quantize", "image", "image_q"),
+        node("Transpose", "Transpose", "image_q", "image_nhwc"),
+        node("QLinearConv", "stem.conv_quant", "image_nhwc", "stem_q"),
+        node("Transpose", "Transpose_token_1", "stem_q", "stem_nchw"),
+        node("DequantizeLinear", "stem/dequantize", "stem_nchw", "stem.conv"),
+    ]
+    optimised = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    owners = onnxruntime_cpu._owners(optimised, {"stem.conv"})
+    assert owners == dict.fromkeys(
+        ["image/quantize", "Transpose", "stem.conv_quant", "Transpose_token_1", "stem/dequantize"], ("stem.conv",)
+    )
+
+
 @pytest.mark.alone
 @pytest.mark.slow
-def test_from_a_plan_to_a_table_that_predicts_its_own_networks(tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_from_a_plan_to_a_table_that_predicts_its_own_networks(tmp_path, precision):
     """The whole way, for real: six networks measured, their table written, read and used."""
-    plan = make_plan(tmp_path, 6, space=TINY_SPACE)
-    found = run(plan, OnnxRuntimeCpu(), tmp_path / "work", effort=TINY_EFFORT, settle_seconds=0.3)
+    plan = make_plan(tmp_path, 6, space=TINY_SPACE, precision=precision)
+    runtime = OnnxRuntimeCpu(precision=precision)
+    found = run(plan, runtime, tmp_path / "work", effort=TINY_EFFORT, settle_seconds=0.3)
     assert all(m.rounds and m.layers for m in found)
     graphs = graphs_of(plan)
     result = tabulate(plan, found, graphs)
     assert result.unknown == ()
     table = read_table(write_table(result.table, tmp_path / "tables"))
-    estimator = load_estimator("host", table=table)
+    estimator = load_estimator("host", precision=precision, table=table)
     predicted = estimator.predict([estimator.sums(graph) for graph in graphs])
     quiet_ms = quiet_reference_ms(found)  # beside the reference, so that a busy machine does not decide the test
     measured = np.array([m.ratio(quiet_ms) * quiet_ms for m in found])

@@ -21,6 +21,7 @@ from scaler.cli import (
     doctor,
     evaluate,
     export,
+    import_,
     live,
     plot,
     predict,
@@ -52,6 +53,7 @@ app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("export")(export.command)
+app.command("import")(import_.command)
 app.command("run")(live.command)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

@@ -75,6 +75,9 @@ def run_command(
     work: Work = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget earlier measurements of this setting.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure again what has failed before.")] = False,
+    power: Annotated[
+        bool, typer.Option("--power/--no-power", help="Energy of each network too, where a sensor tells power.")
+    ] = True,
 ) -> None:
     """Measure a device and write its latency table. Interrupted, the same command goes on.
 
@@ -100,6 +103,7 @@ def run_command(
         made, _ = parts.new_plan(device, space, networks, dataset, precision, power_mode, opset, seed)
     folder = parts.work_folder(work, made, kind)
     parts.forget(folder, restart)
+    found = parts.meter(power)
     with measuring(f"measuring {made.device}") as progress:
         measured = run(
             made,
@@ -109,6 +113,7 @@ def run_command(
             profile=source is None,
             cores=machine.cores,
             retry_failed=retry_failed,
+            power=found,
             progress=progress,
         )
     parts.tabulate(made, measured, out, source)
@@ -166,6 +171,7 @@ def import_command(
 
     Example: scaler profile import results.tar.gz --device nano
     """
+    from scaler.latency.energy import NO_POWER  # noqa: PLC0415
     from scaler.profiling.bundle_import import read_results  # noqa: PLC0415
 
     found = read_results(
@@ -173,6 +179,9 @@ def import_command(
     )
     for refused in found.refused:
         say(f"refused {refused.network}: {refused.reason}")
+    for note in dict.fromkeys(note for m in found.measurements for note in m.conditions.notes):
+        if note.startswith(NO_POWER):
+            say(note)
     parts.tabulate(found.plan, list(found.measurements), out)
 
 
@@ -193,7 +202,7 @@ def validate_command(
     Example: scaler profile validate --device host
     """
     from scaler.errors import UserError  # noqa: PLC0415
-    from scaler.latency.estimator import load_estimator  # noqa: PLC0415
+    from scaler.latency.estimator import load_uncorrected  # noqa: PLC0415
     from scaler.latency.measured import MeasuredEstimator  # noqa: PLC0415
     from scaler.profiling.machine import machine_for  # noqa: PLC0415
     from scaler.profiling.measurement import read_measurement  # noqa: PLC0415
@@ -202,7 +211,7 @@ def validate_command(
     from scaler.profiling.validate import validate  # noqa: PLC0415
 
     wanted = parts.setting(device, precision, power_mode)
-    estimator = load_estimator(wanted.device.id, precision=wanted.precision, power_mode=wanted.mode.name)
+    estimator = load_uncorrected(wanted.device.id, precision=wanted.precision, power_mode=wanted.mode.name)
     if not isinstance(estimator, MeasuredEstimator) or estimator.provenance != "measured":
         raise UserError(f"{wanted.device.id} has no measured table: scaler profile run --device {wanted.device.id}")
     trained = parts.folder(work, wanted) / "profile"

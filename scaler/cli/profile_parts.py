@@ -10,12 +10,15 @@ from scaler.cli.options import console, say
 
 if TYPE_CHECKING:
     from scaler.devices import Precision as PrecisionName
+    from scaler.latency.energy import EnergyLaw
+    from scaler.latency.running_memory import MemoryLaw
     from scaler.latency.table import LatencyTable
     from scaler.profiling.machine import Setting
     from scaler.profiling.measurement import Measurement
     from scaler.profiling.plan import Choice
     from scaler.profiling.plan_file import Plan
     from scaler.profiling.tabulate import Tabulated
+    from scaler.runtimes.power_find import FoundPower
 
 NETWORKS = 40
 TRANSFER_NETWORKS = 10
@@ -176,6 +179,16 @@ def check_transfer(wanted: Setting, plan: Path | None, out: Path | None) -> None
         raise UserError(f"{path} is measured, which a transfer would replace: choose another folder with --out")
 
 
+def meter(wanted: bool) -> FoundPower | None:
+    """What measures power here, and what there is to know of it; None where it is not wanted."""
+    from scaler.runtimes.power_find import find_power  # noqa: PLC0415
+
+    found = find_power() if wanted else None
+    if found is not None and found.note:
+        say(found.note)
+    return found
+
+
 def tabulate(plan: Plan, measured: list[Measurement], out: Path | None, source: LatencyTable | None = None) -> None:
     """Make a table of measurements, or adapt another device's where one is given, and write it."""
     from scaler.profiling.networks import graph_of, space_of  # noqa: PLC0415
@@ -205,13 +218,25 @@ def finish(made: Tabulated, out: Path | None) -> None:
 
 
 def summary(table: LatencyTable, path: Path) -> str:
-    """A table in two lines."""
+    """A table in two lines, and one each for energy and memory where it has them."""
     info, errors = table.info, table.info.validation
-    return (
+    times = (
         f"{path}: {len(table.entries)} kernels from {info.networks} networks in {info.seconds:.0f} s on "
         f"{info.processor}\nnetworks left out: mean error {errors['error']:.1f} %, {errors['within_10']:.0f} % within "
         f"10 %, 90 % intervals cover {errors['coverage']:.0f} %; the measurements spread by {errors['noise']:.1f} %"
     )
+    laws: list[tuple[str, EnergyLaw | MemoryLaw]] = []
+    if info.energy is not None:
+        idle = "" if info.energy.idle_w is None else f", idle {info.energy.idle_w:.3g} W"
+        laws.append((f"energy ({info.energy.source}, {info.energy.scope}{idle})", info.energy))
+    if info.memory is not None:
+        laws.append(("memory while running", info.memory))
+    lines = [
+        f"{what} of {law.networks} networks: left out, their mean error is {law.error:.1f} %, 90 % intervals cover "
+        f"{law.coverage:.0f} %"
+        for what, law in laws
+    ]
+    return "\n".join([times, *lines])
 
 
 def tables_folder(out: Path | None) -> Path:

@@ -204,7 +204,7 @@ def _one(
     naming = Naming(network, pick=pick, device=device, space=space)
     trained = train_named(order, naming, out, _screen, say, resume=resume)
     if trained is not None:  # else process 0 speaks
-        _report(trained, json_output=json_output)
+        _report(trained, network, json_output=json_output)
 
 
 def _front(
@@ -244,7 +244,7 @@ def _screen() -> Iterator[Report]:
         yield bar
 
 
-def _report(trained: Trained, *, json_output: bool) -> None:
+def _report(trained: Trained, network: str, *, json_output: bool) -> None:
     run = trained.run
     if json_output:
         print_json({**run.as_data(), "folder": str(trained.folder)})
@@ -259,6 +259,9 @@ def _report(trained: Trained, *, json_output: bool) -> None:
         say(f"run: {trained.folder}/")
         say(f"next: scaler evaluate {best} --data DATA_TOML")
         say(f"      scaler predict {best} PICTURES")
+        if run.candidate:
+            result = shlex.quote(network)
+            say(f"      scaler verify {result} --pick {shlex.quote(run.candidate)} --data DATA_TOML  # on the device")
 
 
 def _print_run(trained: Trained) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaler.cli.options import Json, console, measuring, print_json, say
+from scaler.cli.options import Json, measuring, print_json, say
+from scaler.errors import UsageError, UserError
 
 if TYPE_CHECKING:
-    from scaler.profiling.verify import Verification, Verified
+    from scaler.data.dataset import Dataset
+    from scaler.deploy.verify import Question, Row
+    from scaler.deploy.verify_files import Subject
+    from scaler.profiling.machine import Setting
 
 
 def command(
@@ -19,97 +24,121 @@ def command(
         str | None, typer.Option("--device", "-d", help="Device of the result; the first otherwise.")
     ] = None,
     pick: Annotated[str, typer.Option("--pick", help="best, knee, front (all of it) or a candidate's id.")] = "best",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", help="The trained file of the pick, .onnx (INT8 too) or .engine; else that of its run."
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", help="Folder of training runs; else those that the result names.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The data.toml: accuracy on its val split, and real frames.")
+    ] = None,
+    pictures: Annotated[
+        int | None, typer.Option("--pictures", min=1, help="Take the accuracy of so many of its pictures only.")
+    ] = None,
     runtime: Annotated[
         str, typer.Option("--runtime", help="auto, onnxruntime, tensorrt (in process) or trtexec.")
     ] = "auto",
+    no_record: Annotated[
+        bool, typer.Option("--no-record", help="Do not write into pareto.json, its reports and the latency table.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
-    """Build the picks of a search, measure them here, and print predicted beside measured engine times.
+    """Build the picks of a search, measure them here, and print predicted beside measured: engine, frame, accuracy.
 
-    Run it on the device itself.
+    Run it on the device itself. A pick that was trained is measured whole: decoding, letterbox, network, NMS, and with
+    --data its accuracy, from the same file; another one by its engine time, with made-up weights.
 
-    Example: scaler verify results/host/pareto.json --pick front
+    Example: scaler verify results/host/pareto.json --pick front --data data.toml
     """
-    from scaler.latency.estimator import load_estimator  # noqa: PLC0415
-    from scaler.profiling.machine import machine_for, setting  # noqa: PLC0415
-    from scaler.profiling.verify import chosen, verify  # noqa: PLC0415
+    if model is not None and runs is not None:
+        raise UsageError("--model and --runs both say which file: give one of them")
+    if pictures is not None and data is None:
+        raise UsageError("--pictures of what? give for instance --data data.toml")
+    from scaler.cli.verify_print import as_data, print_rows  # noqa: PLC0415
+    from scaler.deploy.verify import Question  # noqa: PLC0415
+    from scaler.deploy.verify_files import configurations, subjects  # noqa: PLC0415
+    from scaler.profiling.verify import chosen  # noqa: PLC0415
     from scaler.search.result_file import read_result  # noqa: PLC0415
 
     search = read_result(result)
     found, candidates = chosen(search, device, pick)
-    wanted = setting(found.device, found.precision, found.power_mode)
-    estimator = load_estimator(found.device, precision=found.precision, power_mode=found.power_mode)
-    machine = machine_for(wanted, runtime)
-    with measuring("verifying") as progress:
-        verified = verify(search, found, candidates, estimator, machine, progress=progress)
+    configs = configurations(search, candidates)
+    files = subjects(candidates, found.precision, configs, result.parent, model=model, runs=runs)
+    question = Question(result=search, home=result, found=found, data=_val(data), pictures=pictures)
+    rows, interrupted = _measured(question, files, runtime)
     if json_output:
-        print_json(_plain(verified))
+        print_json(as_data(rows, search, found))
     else:
-        _print(verified)
-    if any(row.failure for row in verified.rows):
-        say("scaler: some networks could not be measured")
+        print_rows(rows, search, found)
+    if not no_record:
+        _record(result, question, rows)
+    if interrupted:
+        say("scaler: interrupted; what was measured is recorded" if not no_record else "scaler: interrupted")
+    if interrupted or any(row.failure for row in rows):
         raise typer.Exit(1)
 
 
-def _plain(verified: Verification) -> dict[str, Any]:
-    return {"drift": verified.drift, "candidates": [_row(row) for row in verified.rows]}
+def _val(data: Path | None) -> Dataset | None:
+    if data is None:
+        return None
+    from scaler.data.data_file import read_splits  # noqa: PLC0415
+
+    return read_splits(data, ["val"]).splits["val"]
 
 
-def _row(row: Verified) -> dict[str, Any]:
-    if row.failure:
-        return {"id": row.candidate.id, "predicted_ms": row.predicted_ms, "failure": row.failure}
-    return {
-        "id": row.candidate.id,
-        "params": row.candidate.params,
-        "predicted_ms": row.predicted_ms,
-        "low_ms": row.low_ms,
-        "high_ms": row.high_ms,
-        "measured_ms": row.measured_ms,
-        "p99_ms": row.p99_ms,
-        "measured_ms_at_the_tables_speed": row.level_ms,
-        "error": row.error,
-        "inside": row.inside,
-        "warnings": list(row.warnings),
-    }
+def _measured(question: Question, files: tuple[Subject, ...], runtime: str) -> tuple[list[Row], bool]:
+    """Rows of all candidates, those of one precision together, and whether Ctrl-C came before the last."""
+    from scaler.deploy.verify import verify  # noqa: PLC0415
+    from scaler.profiling.machine import machine_for  # noqa: PLC0415
+    from scaler.runtimes.power_find import find_power  # noqa: PLC0415
+
+    groups: dict[str, list[Subject]] = {}
+    for file in files:
+        groups.setdefault(file.candidate.precision or question.found.precision, []).append(file)
+    rows: list[Row] = []
+    try:
+        for precision, group in groups.items():
+            wanted = _setting(question, precision)
+            machine = machine_for(wanted, runtime)
+            with measuring("verifying") as progress:
+                asked = replace(question, power=find_power())
+                verify(asked, group, wanted, machine, done=rows.append, progress=progress)
+    except KeyboardInterrupt:
+        return rows, True
+    return rows, False
 
 
-HEADINGS = ("candidate", "predicted ms", "90 % interval", "measured ms", "error", "inside", "now ms", "p99 now")
+def _setting(question: Question, precision: str) -> Setting:
+    from scaler.profiling.machine import setting  # noqa: PLC0415
+
+    return setting(question.found.device, precision, question.found.power_mode)
 
 
-def _cells(row: Verified) -> tuple[str, ...]:
-    if row.failure:
-        return (row.candidate.id, f"{row.predicted_ms:.2f}", "", "failed")
-    return (
-        row.candidate.id,
-        f"{row.predicted_ms:.2f}",
-        f"{row.low_ms:.2f} to {row.high_ms:.2f}",
-        f"{row.level_ms:.2f}",
-        f"{100 * row.error:+.1f} %",
-        "yes" if row.inside else "no",
-        f"{row.measured_ms:.2f}",
-        f"{row.p99_ms:.2f}",
-    )
+def _record(path: Path, question: Question, rows: list[Row]) -> None:
+    """Write what was measured into the result, its reports and the networks of the latency table."""
+    from scaler.latency.observed import observed_path, record_observed  # noqa: PLC0415
+    from scaler.report.recording import record_verified  # noqa: PLC0415
 
-
-def _print(verified: Verification) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
-    screen = console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
-    for row in verified.rows:
-        table.add_row(*_cells(row))
-    screen.print(table)
-    good = [row for row in verified.rows if not row.failure]
-    if good:
-        error = 100 * sum(abs(row.error) for row in good) / len(good)
-        screen.print(f"mean error {error:.1f} % over {len(good)} networks, engine times, batch 1")
-    if verified.drift is not None:
-        screen.print(
-            f"the reference network is {100 * verified.drift:+.1f} % slower than when the table was made: `measured` "
-            "is at the table's speed, `now` as it was timed"
-        )
-    for row in verified.rows:
-        for doubt in (*row.warnings, *filter(None, (row.failure,))):
-            screen.print(f"{row.candidate.id}: {doubt}", markup=False)
+    measured = {row.candidate.id: row.measured for row in rows if row.measured is not None}
+    if not measured:
+        return
+    record_verified(path, question.found.device, measured)
+    say(f"recorded: {path} and the reports beside it")
+    for precision in dict.fromkeys(one.candidate.precision or question.found.precision for one in rows):
+        seen = [
+            row.observed
+            for row in rows
+            if row.observed is not None and (row.candidate.precision or question.found.precision) == precision
+        ]
+        wanted = _setting(question, precision)
+        try:
+            place = observed_path(wanted.device.id, wanted.runtime, wanted.precision, wanted.mode.name)
+            if seen:
+                record_observed(place, seen)
+                say(f"recorded: {place}; searches on {wanted.device.id} are corrected by it")
+        except UserError as error:  # the measurements themselves are safe
+            say(f"scaler: the latency table does not learn from it: {error}")

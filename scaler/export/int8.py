@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from onnx import GraphProto, ModelProto, helper, shape_inference
 
-from scaler.errors import UsageError, UserError, listed, unknown_name
+from scaler.errors import UsageError, UserError, listed, nearest_name, unknown_name
 from scaler.export.int8_calibration import Calibration, quiet
 from scaler.export.int8_graph import (
     WEIGHTED,
@@ -76,15 +76,40 @@ def quantised(
     check_float(model)
     if calibration.model != digest(model):
         raise UserError("INT8: the calibration is of another network; calibrate this one")
+    check_kept(model, keep)
     known = layers(model)
-    if strange := [name for name in keep if name not in known]:
-        raise UsageError(f"no such layers to keep: {listed(strange)}; known: {listed(known)}")
     rules = TARGETS[target]
     reads = rules.reads(model.graph, [name for name in known if name not in set(keep)])
     result = _written(model, calibration, rules, reads) if reads else _copy(model)
     facts = {"target": target, "method": calibration.method, "pictures": calibration.count, "float_layers": [*keep]}
     helper.set_model_props(result, _properties(model, as_int8=bool(reads)) | {METADATA_KEY: json.dumps(facts)})
     return result
+
+
+def check_kept(model: ModelProto, keep: Collection[str]) -> None:
+    """Refuse layers that are not there.
+
+    Raises:
+        UsageError: So it is.
+    """
+    known = layers(model)
+    if strange := [name for name in keep if name not in known]:
+        near = next((f"did you mean {near!r}? " for name in strange if (near := nearest_name(name, known))), "")
+        raise UsageError(f"no such layers to keep: {listed(strange)}; {near}known: {listed(known)}")
+
+
+def target_of(properties: Mapping[str, str]) -> Target | None:
+    """For whom a file was quantised; None where it does not tell.
+
+    Args:
+        properties: The file's `metadata_props`.
+    """
+    try:
+        facts = json.loads(properties.get(METADATA_KEY, ""))
+    except ValueError:
+        return None
+    told = facts.get("target") if isinstance(facts, dict) else None
+    return next((target for target in get_args(Target) if target == told), None)
 
 
 def _after_weights(graph: GraphProto, chosen: Sequence[str]) -> dict[str, set[str]]:

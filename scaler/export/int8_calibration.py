@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +35,8 @@ Method: TypeAlias = Literal["min-max", "entropy", "percentile"]
 Pictures: TypeAlias = Iterable[Array]
 """What the network reads, `[batch, 3, height, width]` each. A list, or anything else that can be gone through again; an
 iterator is drawn into a list."""
+Progress: TypeAlias = Callable[[int, int, str], None]
+"""Told how much is done, of how much, and what it was."""
 
 DEFAULT_METHOD: Method = "percentile"
 SCHEMA_VERSION = 1
@@ -73,7 +75,9 @@ class Calibration:
         return json.dumps({"kind": KIND, "schema_version": SCHEMA_VERSION, **facts, "ranges": ranges}, indent=1) + "\n"
 
 
-def calibrate(model: ModelProto, pictures: Pictures, method: Method = DEFAULT_METHOD) -> Calibration:
+def calibrate(
+    model: ModelProto, pictures: Pictures, method: Method = DEFAULT_METHOD, *, progress: Progress | None = None
+) -> Calibration:
     """Run a float network on pictures and find the range of every activation.
 
     Args:
@@ -81,6 +85,7 @@ def calibrate(model: ModelProto, pictures: Pictures, method: Method = DEFAULT_ME
         pictures: Some tens to hundreds, as the camera sees them, not the ones that tell the AP.
         method: `min-max` covers all that was seen, `percentile` leaves the outermost 0.01 % out, `entropy` is what
             TensorRT's own calibration does (`entropy_end`). Both need two runs over the pictures.
+        progress: Told after every picture, or batch of them, of each run.
 
     Raises:
         UsageError: An unknown method.
@@ -98,12 +103,17 @@ def calibrate(model: ModelProto, pictures: Pictures, method: Method = DEFAULT_ME
     with TemporaryDirectory(prefix="scaler-int8-") as folder, quiet():
         path = Path(folder) / "float.onnx"
         onnx.save(body(model), path)
-        ranges = _ranges(path, seen, method)
+        ranges = _ranges(path, seen, method, _steps(count, method, progress))
     return Calibration(method=method, ranges=ranges, model=digest(model), pictures=facts, count=count)
 
 
 def calibrated(
-    model: ModelProto, pictures: Pictures, method: Method = DEFAULT_METHOD, *, cache: Path | None = None
+    model: ModelProto,
+    pictures: Pictures,
+    method: Method = DEFAULT_METHOD,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Calibration:
     """As `calibrate`, but from the cache where there is one; else the cache is written.
 
@@ -111,7 +121,7 @@ def calibrated(
         FileError: The cache is of another network, other pictures or another method, or unreadable.
     """
     if cache is None or not cache.exists():
-        found = calibrate(model, pictures, method)
+        found = calibrate(model, pictures, method, progress=progress)
         if cache is not None:
             write_atomic(cache, found.as_text())
         return found
@@ -183,16 +193,33 @@ class _OnePicture:
         return given
 
 
-def _ranges(path: Path, pictures: Pictures, method: Method) -> dict[str, tuple[float, float]]:
+Step: TypeAlias = Callable[[int], None]
+"""Told how many pictures went through the network once more."""
+
+
+def _steps(count: int, method: Method, progress: Progress | None) -> Step:
+    """Tells how far a calibration on so many pictures is, both of its runs together."""
+    total, done = count if method == "min-max" else 2 * count, 0
+
+    def step(pictures: int) -> None:
+        nonlocal done
+        done += pictures
+        if progress is not None:
+            progress(done, total, "ranges" if done <= count else method)
+
+    return step
+
+
+def _ranges(path: Path, pictures: Pictures, method: Method, step: Step) -> dict[str, tuple[float, float]]:
     """Of the tensors of the network in this file."""
     watching = _calibrator(path, "min-max")
-    _collect(watching, pictures)
+    _collect(watching, pictures, step)
     widest = _computed(watching)
     if method == "min-max":
         return widest
     calibrator = _calibrator(path, method)
     calibrator.collector = _histograms(calibrator, widest)
-    _collect(calibrator, pictures)
+    _collect(calibrator, pictures, step)
     if method == "percentile":
         return _computed(calibrator)
     cuts = {name: entropy_end(row[0], float(row[4])) for name, row in calibrator.collector.histogram_dict.items()}
@@ -268,13 +295,14 @@ def _histograms(calibrator: Any, widest: Mapping[str, tuple[float, float]]) -> A
     return collector
 
 
-def _collect(calibrator: Any, pictures: Pictures) -> None:
+def _collect(calibrator: Any, pictures: Pictures, step: Step) -> None:
     for picture in pictures:
         try:
             calibrator.collect_data(_OnePicture(picture))
         except Exception as error:  # ONNX Runtime's own errors share no base class with a name
             reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise UserError(f"INT8 calibration: a picture does not go through the network: {reason}") from None
+        step(len(picture))
 
 
 def _computed(calibrator: Any) -> dict[str, tuple[float, float]]:

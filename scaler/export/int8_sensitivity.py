@@ -6,7 +6,7 @@ or whatever the caller measures, such as the AP that is lost on his validation s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -17,7 +17,7 @@ from onnx import ModelProto
 from scaler.errors import UsageError
 from scaler.export.decode import BOXES, SCORES
 from scaler.export.int8 import Target, quantised
-from scaler.export.int8_calibration import Calibration, Pictures
+from scaler.export.int8_calibration import Calibration, Pictures, Progress
 from scaler.export.int8_graph import detector, layers, session
 from scaler.export.weights import Array
 from scaler.graph.graph import INPUT_NAME
@@ -82,14 +82,14 @@ class Choice:
     """Which layers stay in float."""
 
     keep: tuple[str, ...]
-    """The most sensitive layers, worst first; as few as the bound allows."""
+    """Those that the caller keeps, then the most sensitive layers, worst first; as few as the bound allows."""
     loss: float
     """Of the network in which these are float and all others 8-bit."""
     loss_of_all: float
-    """Of the network in which every layer is 8-bit."""
+    """Of the network in which every layer is 8-bit, but for those that the caller keeps."""
     bound: float
     alone: tuple[LayerLoss, ...]
-    """Of every layer quantised alone, worst first."""
+    """Of every layer that the caller does not keep, quantised alone, worst first."""
 
     def table(self, most: int = 20) -> str:
         """The worst layers and what was decided, as text."""
@@ -108,7 +108,13 @@ class Choice:
 
 
 def sensitivity(
-    model: ModelProto, calibration: Calibration, loss: Loss, *, target: Target = "tensorrt"
+    model: ModelProto,
+    calibration: Calibration,
+    loss: Loss,
+    *,
+    target: Target = "tensorrt",
+    keep: Collection[str] = (),
+    progress: Progress | None = None,
 ) -> tuple[LayerLoss, ...]:
     """Measure what quantising each layer alone costs, worst first.
 
@@ -117,12 +123,16 @@ def sensitivity(
         calibration: Of this network.
         loss: What a quantised model costs.
         target: Who will run it.
+        keep: Names of layers that stay in float anyway: they are left out.
+        progress: Told after every layer.
     """
-    names = layers(model)
-    found = [
-        LayerLoss(name, loss(quantised(model, calibration, target=target, keep=[n for n in names if n != name])))
-        for name in names
-    ]
+    names, found = layers(model), list[LayerLoss]()
+    tried = [name for name in names if name not in keep]
+    for name in tried:
+        alone = quantised(model, calibration, target=target, keep=[other for other in names if other != name])
+        found.append(LayerLoss(name, loss(alone)))
+        if progress is not None:
+            progress(len(found), len(tried), name)
     return tuple(sorted(found, key=lambda entry: -entry.loss))
 
 
@@ -133,7 +143,9 @@ def choose(
     *,
     bound: float = DEFAULT_BOUND,
     target: Target = "tensorrt",
+    keep: Collection[str] = (),
     alone: Sequence[LayerLoss] | None = None,
+    progress: Progress | None = None,
 ) -> Choice:
     """Find the fewest layers to leave in float so that the loss stays under a bound.
 
@@ -146,7 +158,9 @@ def choose(
         loss: What a quantised model costs.
         bound: The most that may be lost, 0 or more.
         target: Who will run it.
+        keep: Names of layers that stay in float anyway.
         alone: What `sensitivity` found, where it is known.
+        progress: Told after every layer that was quantised alone.
 
     Raises:
         UsageError: A negative bound.
@@ -158,11 +172,13 @@ def choose(
 
     def kept(count: int) -> float:
         if count not in measured:
-            measured[count] = loss(quantised(model, calibration, target=target, keep=order[:count]))
+            measured[count] = loss(quantised(model, calibration, target=target, keep=[*keep, *order[:count]]))
         return measured[count]
 
     everything = kept(0)
-    alone = sensitivity(model, calibration, loss, target=target) if alone is None else tuple(alone)
+    if alone is None:
+        alone = sensitivity(model, calibration, loss, target=target, keep=keep, progress=progress)
+    alone = tuple(entry for entry in alone if entry.layer not in keep)
     order = [entry.layer for entry in alone]
     low, high = 0, len(order)
     while low < high:
@@ -171,7 +187,7 @@ def choose(
             high = middle
         else:
             low = middle + 1
-    return Choice(keep=tuple(order[:low]), loss=kept(low), loss_of_all=everything, bound=bound, alone=tuple(alone))
+    return Choice(keep=(*keep, *order[:low]), loss=kept(low), loss_of_all=everything, bound=bound, alone=alone)
 
 
 class _Best(NamedTuple):

@@ -22,6 +22,7 @@ from scaler.latency.device_model import (
     kernel_ms_and_gradients,
     work_of,
 )
+from scaler.latency.energy import EnergyPrediction
 from scaler.latency.fusion import TENSORRT, FusionRules
 from scaler.latency.kernels import Kernel
 from scaler.latency.prediction import BlockSums, FloatArray, KernelSource, Prediction, Sums
@@ -149,6 +150,10 @@ class CalibratedEstimator:
             model.log_sd(engine, of_engine, macs, model.engine_sd),
             blocks[:, 2] / blocks[:, 0],
         )
+
+    def energy_mj(self, sums: Sequence[Sums], frames: Prediction | None = None) -> EnergyPrediction | None:  # noqa: ARG002
+        """None: published times tell no energy; see `MeasuredEstimator.energy_mj`."""
+        return None
 
     def estimate(self, graph: Graph) -> Prediction:
         """Frame time of one network, as arrays of length 1."""

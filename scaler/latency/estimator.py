@@ -2,7 +2,7 @@
 
 No kernel is ever counted as zero. A device that was measured has its own table and regression; one with published
 times has a calibrated device model; any other GPU takes a model carried over to its data sheet, and a CPU must be
-measured.
+measured. Whichever it is, networks that were measured whole on the device correct it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
 from scaler.devices import HOST, Device, Mode, PowerMode, Precision, load_device
-from scaler.errors import UnsupportedError, UsageError
+from scaler.errors import UnsupportedError, UsageError, UserError
+from scaler.graph.graph import Graph
 from scaler.latency.calibrated import CalibratedEstimator
 from scaler.latency.calibration import CALIBRATED_DEVICES, PRECISION, Calibration
+from scaler.latency.corrected import Base, CorrectedEstimator, why_not
 from scaler.latency.measured import MeasuredEstimator
 from scaler.latency.measured_model import MeasuredModel
+from scaler.latency.observed import observed_path, read_observed
 from scaler.latency.prediction import KernelSource, Prediction, Sums
 from scaler.latency.table import LatencyTable, TableInfo, find_table, list_tables, read_table, table_name
 from scaler.latency.transfer import as_estimate, donors, mean_of
 
-__all__ = ["Estimator", "KernelSource", "Prediction", "Sums", "load_estimator", "unmeasured"]
+__all__ = [
+    "Estimator", "KernelSource", "Prediction", "Sums", "load_estimator", "load_uncorrected", "strange_kernels",
+    "unmeasured",
+]  # fmt: skip
 
-Estimator: TypeAlias = CalibratedEstimator | MeasuredEstimator
+Estimator: TypeAlias = CalibratedEstimator | MeasuredEstimator | CorrectedEstimator
 
 
 def load_estimator(
@@ -35,8 +41,11 @@ def load_estimator(
     power_mode: str | None = None,
     overhead_ms: float | None = None,
     table: LatencyTable | None = None,
+    corrected: bool = True,
 ) -> Estimator:
     """The best estimator that the tables allow: measured or calibrated where there is a table, else estimated.
+
+    Networks that were measured on the device correct it, unless a table is given or `corrected` says no.
 
     Args:
         device: Name, alias or path of a device profile.
@@ -44,11 +53,33 @@ def load_estimator(
         power_mode: The profile's default where None.
         overhead_ms: Replaces the overhead of the protocol.
         table: Used instead of the catalogue's.
+        corrected: Whether to use the networks that were measured on the device.
 
     Raises:
         UsageError: Unknown device or power mode.
         UnsupportedError: The device has no such precision, or is a CPU that nobody measured.
+        FileError: The file of the measured networks, or of the table, is malformed.
     """
+    base = load_uncorrected(device, precision=precision, power_mode=power_mode, overhead_ms=overhead_ms, table=table)
+    if table is not None or not corrected:
+        return base
+    try:
+        path = observed_path(base.device.id, base.device.runtimes[0], base.precision, base.mode.name)
+    except UserError:  # no home, so nothing was measured
+        return base
+    rows = read_observed(path)
+    return CorrectedEstimator(base, rows) if any(not why_not(base, row) for row in rows) else base
+
+
+def load_uncorrected(
+    device: str,
+    *,
+    precision: str | None = None,
+    power_mode: str | None = None,
+    overhead_ms: float | None = None,
+    table: LatencyTable | None = None,
+) -> Base:
+    """As `load_estimator`, by the tables alone."""
     if overhead_ms is not None and not 0 <= overhead_ms < math.inf:
         raise UsageError(f"the overhead must be 0 ms or more and finite, not {overhead_ms:g}")
     profile = load_device(device)
@@ -81,6 +112,19 @@ def load_estimator(
     )
 
 
+def strange_kernels(estimator: Estimator, graph: Graph) -> int | None:
+    """How many kernels of a network are of a kind or size that was never measured: their times are guesses.
+
+    Returns:
+        0 for a network that was itself measured; None where the times come from no measured table.
+    """
+    table = estimator.base if isinstance(estimator, CorrectedEstimator) else estimator
+    if not isinstance(table, MeasuredEstimator):
+        return None
+    known = isinstance(estimator, CorrectedEstimator) and estimator.is_observed(graph)
+    return 0 if known else table.strange_kernels(graph)
+
+
 def _of_this_computer(device: Device, info: TableInfo) -> TableInfo:
     """What a table of the computer at hand is of; a runtime of another version than is installed is noted.
 
@@ -101,7 +145,8 @@ def _of_this_computer(device: Device, info: TableInfo) -> TableInfo:
 
 def unmeasured(device: Device, runtime: str, precision: Precision, mode: Mode) -> UnsupportedError:
     """Compose the error for a device that only a measured table can speak of."""
-    other = "" if mode.name == device.default_mode else f" --power-mode {mode.name}"
+    other = "" if precision == device.default_precision else f" --precision {precision}"
+    other += "" if mode.name == device.default_mode else f" --power-mode {mode.name}"
     known = ", ".join(f"{info.precision} {info.power_mode}" for info in list_tables() if info.device == device.id)
     return UnsupportedError(
         f"no latency table of {device.id} for {runtime} {precision}, {mode.name}"

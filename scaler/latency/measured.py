@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from scaler.devices import Device, Mode, Precision, Provenance
 from scaler.graph.graph import Graph
+from scaler.latency.energy import EnergyPrediction
 from scaler.latency.fusion import RULES, FusionRules
 from scaler.latency.kernel_regression import Hyper, KernelRegression, Sample, group_of
 from scaler.latency.kernels import Kernel
@@ -107,7 +108,7 @@ class MeasuredEstimator:
         self.model = model
         self.overhead_ms = overhead_ms
         self._times = KernelTimes(entries, model.hypers)
-        self._blocks = BlockSums(self.rules, self._columns, 4)
+        self._blocks = BlockSums(self.rules, self._columns, 6)
 
     @property
     def rules(self) -> FusionRules:
@@ -118,7 +119,9 @@ class MeasuredEstimator:
     @property
     def fingerprint(self) -> str:
         """8 hexadecimal digits that change with whatever the predictions depend on."""
-        content = (self.model, self.overhead_ms, sorted(self._times.entries.items()))
+        content: tuple[object, ...] = (self.model, self.overhead_ms, sorted(self._times.entries.items()))
+        if self.info is not None:
+            content = (*content, *(law for law in (self.info.energy, self.info.memory) if law is not None))
         return blake2b(repr(content).encode(), digest_size=4).hexdigest()
 
     @property
@@ -134,7 +137,8 @@ class MeasuredEstimator:
     def _columns(self, kernels: Sequence[Kernel]) -> FloatArray:
         ms, spread, found = self._times.ms(kernels)
         strange = [self._times.strange(kernel) for kernel in kernels]
-        return np.column_stack([ms, ms * found, ms * spread, strange])
+        macs, moved = [kernel.macs for kernel in kernels], [kernel.moved for kernel in kernels]
+        return np.column_stack([ms, ms * found, ms * spread, strange, macs, moved])
 
     def sums(self, graph: Graph) -> Sums:
         """What the prediction of a network needs."""
@@ -162,6 +166,18 @@ class MeasuredEstimator:
         overhead = np.full(len(sums), self.overhead_ms or 0.0)
         frame = engine + overhead
         return Prediction(engine, overhead, frame, log_sd * engine / frame, log_sd, blocks[:, 1] / blocks[:, 0])
+
+    def energy_mj(self, sums: Sequence[Sums], frames: Prediction | None = None) -> EnergyPrediction | None:
+        """Energy of a frame of networks in mJ, idle power included; None where the table tells no energy.
+
+        Args:
+            sums: Of the networks.
+            frames: Their predicted times, where somebody knows better than `predict`.
+        """
+        if self.info is None or self.info.energy is None:
+            return None
+        blocks = np.stack([s.blocks for s in sums])
+        return self.info.energy.predict(self.predict(sums) if frames is None else frames, blocks[:, 4], blocks[:, 5])
 
     def estimate(self, graph: Graph) -> Prediction:
         """Frame time of one network, as arrays of length 1."""

@@ -33,10 +33,12 @@ from scaler.files import (
     write_atomic,
 )
 from scaler.latency.calibration import PARAMETERS, Calibration
+from scaler.latency.energy import EnergyLaw, energy_lines, read_energy
 from scaler.latency.fusion import RULES
 from scaler.latency.kernel_regression import FEATURES, Hyper
 from scaler.latency.kernels import Kernel, KernelOp
 from scaler.latency.measured_model import MeasuredModel
+from scaler.latency.running_memory import MemoryLaw, memory_lines, read_memory
 
 SCHEMA_VERSION = 1
 HELD_OUT = (
@@ -94,6 +96,10 @@ class TableInfo:
     """What measuring took; only of measured tables."""
     conditions: tuple[str, ...] = ()
     """Under what was measured: clocks, temperature, doubts; only of measured tables."""
+    energy: EnergyLaw | None = None
+    """Energy of a frame; only of measured tables, where the device's power was read."""
+    memory: MemoryLaw | None = None
+    """Memory of a running network; only of measured tables, where the runtime or the system tells it."""
 
     @property
     def calibration(self) -> Calibration:
@@ -206,6 +212,8 @@ def _read_info(reader: Reader) -> TableInfo:
         processor=reader.string("processor") if measured else "",
         seconds=reader.number("seconds", minimum=0) if measured else 0.0,
         conditions=reader.strings("conditions") if measured else (),
+        energy=read_energy(reader.table("energy", None)) if measured else None,
+        memory=read_memory(reader.table("memory", None)) if measured else None,
     )
     reader.finish()
     return info
@@ -319,6 +327,8 @@ def _toml(info: TableInfo) -> str:
         "",
         "[validation] # percent, on networks that the fit had not seen",
         *(f"{name} = {value:.3g}" for name, value in info.validation.items()),
+        *energy_lines(info.energy),
+        *memory_lines(info.memory),
     ]
     return "\n".join(lines) + "\n"
 

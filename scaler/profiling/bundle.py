@@ -12,7 +12,7 @@ import json
 import re
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,17 @@ from scaler.profiling.networks import graph_of, space_of
 from scaler.profiling.plan_file import Plan, write_plan
 from scaler.space import Params, Space
 
-__all__ = ["FOLDER", "REFERENCE", "BundleSummary", "network_model", "plan_space", "strongly_typed", "write_bundle"]
+__all__ = [
+    "FOLDER",
+    "REFERENCE",
+    "BundleSummary",
+    "network_model",
+    "packing_weights",
+    "plan_space",
+    "strongly_typed",
+    "write_archive",
+    "write_bundle",
+]
 
 SCHEMA_VERSION = 1
 KIND = "scaler-bundle"
@@ -77,6 +87,23 @@ def write_bundle(plan: Plan, path: Path, *, typed: bool = False, progress: Progr
         UserError: The space is not the plan's, or the archive cannot be written.
     """
     _check(plan, typed)
+    packed, unpacked = write_archive(path, _files(plan, typed, progress))
+    return BundleSummary(path, len(plan.networks), packed, unpacked)
+
+
+def write_archive(path: Path, files: Iterable[tuple[str, bytes]]) -> tuple[int, int]:
+    """Write a bundle of files and their checksums, whole or not at all; equal files give equal bytes.
+
+    Args:
+        path: The archive, `.tar.gz`.
+        files: Names below the bundle's folder, and contents.
+
+    Returns:
+        Bytes of the archive and of the files.
+
+    Raises:
+        UserError: It cannot be written.
+    """
     packed = io.BytesIO()
     sums: list[tuple[str, str]] = []
     unpacked = 0
@@ -84,13 +111,13 @@ def write_bundle(plan: Plan, path: Path, *, typed: bool = False, progress: Progr
         gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=6, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        for name, content in _files(plan, typed, progress):
+        for name, content in files:
             _add(archive, name, content)
             sums.append((name, sha256(content).hexdigest()))
             unpacked += len(content)
         _add(archive, "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sorted(sums)).encode())
     write_atomic(path, packed.getvalue())
-    return BundleSummary(path, len(plan.networks), len(packed.getvalue()), unpacked)
+    return len(packed.getvalue()), unpacked
 
 
 def plan_space(plan: Plan) -> Space:

@@ -31,9 +31,19 @@ from scaler.profiling.bundle_conditions import (
     loose_text,
     states_of,
 )
-from scaler.profiling.measurement import BUSY, LARGEST_SPREAD, Measurement, Round, quiet_reference_ms
+from scaler.profiling.bundle_power import NO_RAILS, NO_TEGRASTATS, energy_of
+from scaler.profiling.measurement import (
+    BUSY,
+    LARGEST_SPREAD,
+    FrameEnergy,
+    Measurement,
+    MemoryMib,
+    Round,
+    quiet_reference_ms,
+)
 from scaler.profiling.plan_file import Plan, Planned, read_plan
-from scaler.runtimes.protocol import LayerTime, RuntimeFailedError
+from scaler.runtimes.power_memory import parse_engine_memory
+from scaler.runtimes.protocol import Conditions, LayerTime, RuntimeFailedError
 from scaler.runtimes.tensorrt_errors import failure
 from scaler.runtimes.trtexec_files import LayerInfo, join, parse_layer_info, parse_profile, parse_times
 from scaler.runtimes.trtexec_text import error_messages
@@ -77,6 +87,8 @@ class _Context(NamedTuple):
     run: _Run
     system: str
     """Files of the system that do not change."""
+    idle: str
+    """What tegrastats said before anything ran."""
     names: Callable[[Planned], tuple[tuple[str, ...], dict[str, str]]]
     """Nodes of a network's model, and the node that makes a tensor."""
 
@@ -129,7 +141,8 @@ def _context(path: Path, folder: Path) -> _Context:
         nodes = network_model(plan, space, planned.params, _nothing).graph.node
         return tuple(node.name for node in nodes), {output: node.name for node in nodes for output in node.output}
 
-    return _Context(plan, load_device(plan.device), run, loose_text(files, "system.txt"), names)
+    system, idle = loose_text(files, "system.txt"), loose_text(files, "idle-power.txt")
+    return _Context(plan, load_device(plan.device), run, system, idle, names)
 
 
 def _read_run(reader: Reader) -> _Run:
@@ -215,20 +228,25 @@ def _read_network(folder: Path, planned: Planned, context: _Context) -> Measurem
     doubts = doubts_of(states)
     rounds: tuple[Round, ...] = ()
     layers: tuple[LayerTime, ...] = ()
+    energy: FrameEnergy | None = None
+    conditions = conditions_of(files, states[-1], context.plan, context.device, context.run.tensorrt)
     if not error:
         rounds = _rounds(files, context.run)
         layers = _layers(files, planned, context)
         doubts += _profile_doubts(files, rounds, context.run)
+        energy, conditions = _energy(files, rounds, context, conditions)
     return Measurement(
         network=planned.network,
         params=planned.params,
-        conditions=conditions_of(files, states[-1], context.plan, context.device, context.run.tensorrt),
+        conditions=conditions,
         rounds=rounds,
         layers=layers,
         seconds=seconds,
         tries=tries,
         warnings=doubts,
         error=error,
+        energy=energy,
+        memory_mib=None if error else _memory(files),
     )
 
 
@@ -269,6 +287,27 @@ def _profile_doubts(files: Mapping[str, bytes], rounds: Sequence[Round], run: _R
     usual = np.median([np.median(r.reference_ms) for r in rounds])
     after = np.median(_times(files, "times-reference-profile.json", run))
     return () if after <= BUSY * usual else (f"the device was {100 * (after / usual - 1):.0f} % slower at the profile",)
+
+
+# --- energy and memory ---
+
+
+def _energy(
+    files: Mapping[str, bytes], rounds: Sequence[Round], context: _Context, conditions: Conditions
+) -> tuple[FrameEnergy | None, Conditions]:
+    """Energy of a frame, and the conditions, which say why there is none."""
+    energy, note = None, NO_TEGRASTATS
+    if "power.txt" in files and "times-power.json" in files:
+        usual = float(np.median([ms for each in rounds for ms in each.network_ms]))
+        times = _times(files, "times-power.json", context.run)
+        energy, note = energy_of(loose_text(files, "power.txt"), context.idle, times, usual), NO_RAILS
+    return energy, conditions if energy else replace(conditions, notes=(*conditions.notes, note))
+
+
+def _memory(files: Mapping[str, bytes]) -> MemoryMib | None:
+    """Memory of the engine; None where TensorRT did not tell it (before 8.2)."""
+    told = parse_engine_memory(f"{loose_text(files, 'build.log')}\n{loose_text(files, 'run.log')}")
+    return None if told.running is None and told.building is None else MemoryMib(told.running, told.building)
 
 
 def _with_spread(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:

@@ -14,7 +14,14 @@ UNKNOWN = "unknown"
 """The power mode of a system that does not tell it: the one that is asked for is believed."""
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "trtexec")
 GPU_EFFORT = Effort(
-    rounds=4, quiet_seconds=2.0, block_seconds=1.0, reference_seconds=1.0, patience=60.0, pause=5.0, profile_seconds=2.0
+    rounds=4,
+    quiet_seconds=2.0,
+    block_seconds=1.0,
+    reference_seconds=1.0,
+    patience=60.0,
+    pause=5.0,
+    profile_seconds=2.0,
+    energy_seconds=6.0,
 )
 """For a GPU behind a process of its own (trtexec): long blocks, since each loads its engine anew."""
 
@@ -78,7 +85,7 @@ def _cpu(wanted: Setting, mode: ThreadMode, runtime: str, batch: int) -> Machine
     if runtime not in ("auto", "onnxruntime"):
         raise UnsupportedError(f"{runtime} does not run on a CPU; leave --runtime away")
     cores = tuple(sorted(os.sched_getaffinity(0))) if mode.threads == 1 and hasattr(os, "sched_getaffinity") else ()
-    return Machine(OnnxRuntimeCpu(mode.threads, batch=batch), Effort(), cores)
+    return Machine(OnnxRuntimeCpu(mode.threads, precision=wanted.precision, batch=batch), Effort(), cores)
 
 
 def _gpu(wanted: Setting, runtime: str, batch: int) -> Machine:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from scaler.errors import UserError
+from scaler.profiling.energy import NO_METER, Meter, measure_energy_of, memory_of, prepared
 from scaler.profiling.measurement import BUSY, LARGEST_SPREAD, Measurement, Round
 from scaler.runtimes.protocol import Conditions, FloatArray, Runtime, Session
 from scaler.space import Params
@@ -53,6 +54,10 @@ class Effort:
     """Profiled inferences, at least."""
     tries: int = 3
     """How often a measurement that spreads too much is repeated."""
+    energy_seconds: float = 3.0
+    """Time of the network while its power is measured, where there is a meter."""
+    idle_seconds: float = 3.0
+    """Time for which the idle board is looked at, once a run."""
 
 
 @dataclass(slots=True)
@@ -130,21 +135,27 @@ def measure(
     params: Params,
     effort: Effort = Effort(),
     profile: bool = True,
+    meter: Meter = NO_METER,
 ) -> Measurement:
     """Time a network end to end and, where `profile` says so, layer by layer.
+
+    Where there is a meter, energy is measured in a block of its own, between the times and the layers.
 
     A model that the runtime refuses or that fails gives a measurement with `error` set, never an exception.
     """
     start = time.perf_counter()
     result = Measurement(network=network, params=params, conditions=runtime.conditions())
     try:
-        with runtime.prepare(model) as session:
+        with prepared(runtime, model) as (session, grown_mib):
             result = _timed(session, reference, effort, result)
+            energy = measure_energy_of(session, result.samples_ms, meter, effort.energy_seconds)
+            result = replace(result, energy=energy, memory_mib=memory_of(session, grown_mib))
             if profile:
                 result = _profiled(session, reference, effort, result)
     except UserError as error:
-        result = replace(result, error=str(error), rounds=(), layers=())
+        result = replace(result, error=str(error), rounds=(), layers=(), energy=None, memory_mib=None)
     conditions = runtime.conditions()
+    conditions = replace(conditions, notes=(*conditions.notes, *filter(None, [meter.note])))
     return replace(
         result,
         conditions=conditions,

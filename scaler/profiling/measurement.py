@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import NamedTuple, TypeVar, cast, get_args
@@ -28,6 +28,8 @@ LARGEST_SPREAD = 0.10
 """Spread above which a measurement is repeated, and flagged if it stays."""
 BUSY = 1.2
 """Slowdown of the reference from which a round does not count as quiet."""
+_OPTIONAL = ("energy", "memory_mib")
+"""Keys that files of earlier versions lack, and others where nothing was told."""
 LEAST_QUIET = 3
 """Quiet rounds with which the others are not needed."""
 
@@ -55,6 +57,39 @@ class Round(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrameEnergy:
+    """Energy of a frame, taken in a block of its own beside the timed ones."""
+
+    source: str
+    """The meter; energies of different ones do not mix."""
+    scope: str
+    """What it sees."""
+    frame_ms: float
+    """From one frame to the next during the block."""
+    mj: float | None
+    """Millijoules a frame, idle power included; None where the rails do not tell the whole."""
+    error_mj: float | None = None
+    """Half width of its 90 % interval."""
+    idle_w: float | None = None
+    """Watts before the first network of the run."""
+    rails_mj: Mapping[str, float] = field(default_factory=dict)
+    """Millijoules a frame by rail."""
+    samples: int = 0
+    """Values of the meter that count."""
+    lost: int = 0
+    """Values that do not, because a rail of the whole could not be read."""
+    notes: tuple[str, ...] = ()
+
+
+class MemoryMib(NamedTuple):
+    """Memory of a network in MiB; None where nobody tells."""
+
+    running: float | None = None
+    building: float | None = None
+    """The peak while its engine was built."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One network on one device; `error` is set and there are no rounds where it could not be measured."""
 
@@ -71,6 +106,9 @@ class Measurement:
     warnings: tuple[str, ...] = ()
     """What is doubtful about it: a large spread, throttling, clocks that could not be pinned."""
     error: str = ""
+    energy: FrameEnergy | None = None
+    """None where no meter was at hand, and in files of earlier versions; so is the memory."""
+    memory_mib: MemoryMib | None = None
 
     def quiet_rounds(self, quiet_ms: float) -> tuple[Round, ...]:
         """The rounds to use: the quiet ones, or all where there are too few.
@@ -112,6 +150,10 @@ def write_measurement(measurement: Measurement, path: Path) -> None:
     content = {"schema_version": SCHEMA_VERSION, "kind": KIND, **asdict(measurement)}
     content["rounds"] = [r._asdict() for r in measurement.rounds]
     content["layers"] = [layer._asdict() for layer in measurement.layers]
+    content["memory_mib"] = None if measurement.memory_mib is None else measurement.memory_mib._asdict()
+    for key in _OPTIONAL:
+        if content[key] is None:
+            del content[key]
     write_atomic(path, json.dumps(content, allow_nan=False) + "\n")
 
 
@@ -134,6 +176,8 @@ def read_measurement(path: Path | str) -> Measurement:
         tries=reader.integer("tries", minimum=0),
         warnings=reader.strings("warnings"),
         error=error,
+        energy=_energy(reader.table("energy", None)),
+        memory_mib=_memory(reader.table("memory_mib", None)),
     )
     reader.finish()
     return measurement
@@ -175,6 +219,30 @@ def _text(reader: Reader, key: str) -> str:
     if not isinstance(value, str):
         raise reader.error(key, f"found {value!r}", "expected a text")
     return value
+
+
+def _energy(reader: Reader | None) -> FrameEnergy | None:
+    if reader is None:
+        return None
+    rails = reader.table("rails_mj")
+    return FrameEnergy(
+        source=reader.string("source"),
+        scope=reader.string("scope"),
+        frame_ms=reader.number("frame_ms", minimum=1e-6),
+        mj=_optional(reader, "mj", reader.number),
+        error_mj=_optional(reader, "error_mj", reader.number),
+        idle_w=_optional(reader, "idle_w", reader.number),
+        rails_mj={name: rails.number(name) for name in rails.keys},
+        samples=reader.integer("samples", minimum=0),
+        lost=reader.integer("lost", minimum=0),
+        notes=reader.strings("notes"),
+    )
+
+
+def _memory(reader: Reader | None) -> MemoryMib | None:
+    if reader is None:
+        return None
+    return MemoryMib(_optional(reader, "running", reader.number), _optional(reader, "building", reader.number))
 
 
 def _round(reader: Reader) -> Round:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaler.devices import Device, Precision
 from scaler.errors import UsageError, UserError, unknown_name
@@ -14,6 +15,13 @@ from scaler.search import memory
 from scaler.search.predictors import classes_of
 from scaler.space import MEMBER, Params, Space, Value
 from scaler.space_file import read_space
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+ONNX_RUNTIME = "onnxruntime"
+_MADE_UP = (-4.0, 4.0)
+"""Range of every tensor of a network that serves timing only: integers take as long whatever they stand for."""
 
 
 def space_of(plan: Plan) -> Space:
@@ -71,12 +79,30 @@ def reference_graph(reference: Mapping[str, Value]) -> Graph:
 def write_network(graph: Graph, plan: Plan, path: Path) -> None:
     """Write a network as the plan wants it, with weights that serve timing only.
 
+    ONNX Runtime computes in 8-bit integers what the file says: for it an INT8 network has Q/DQ nodes, with ranges that
+    serve timing only. TensorRT makes up ranges itself, from a float file.
+
     Raises:
-        MissingExtraError: The package `onnx` is not installed.
+        MissingExtraError: The package `onnx`, or for INT8 `onnxruntime`, is not installed.
     """
     from scaler.export import require_onnx  # noqa: PLC0415
 
     require_onnx()
     from scaler.export.onnx_model import to_onnx, write_onnx  # noqa: PLC0415
 
-    write_onnx(to_onnx(graph, batch=plan.batch, opset=plan.opset), path)
+    model = to_onnx(graph, batch=plan.batch, opset=plan.opset)
+    if plan.precision == "int8" and plan.runtime == ONNX_RUNTIME:
+        model = _in_integers(model)
+    write_onnx(model, path)
+
+
+def _in_integers(model: ModelProto) -> ModelProto:
+    """A float network with Q/DQ nodes for ONNX Runtime, whose ranges nobody measured."""
+    from scaler.export.int8 import quantised  # noqa: PLC0415
+    from scaler.export.int8_calibration import Calibration  # noqa: PLC0415
+    from scaler.export.int8_graph import digest  # noqa: PLC0415
+
+    tensors = [value.name for value in model.graph.input] + [name for node in model.graph.node for name in node.output]
+    ranges = dict.fromkeys(tensors, _MADE_UP)
+    made_up = Calibration(method="min-max", ranges=ranges, model=digest(model), pictures="", count=0)
+    return quantised(model, made_up, target="onnxruntime")

@@ -16,10 +16,12 @@ from typing import TypeAlias
 
 from scaler.errors import FileError, UserError
 from scaler.files import make_folder, write_atomic
+from scaler.profiling.energy import metered
 from scaler.profiling.measure import Effort, Reference, measure
 from scaler.profiling.measurement import LEAST_QUIET, Measurement, read_measurement, write_measurement
 from scaler.profiling.networks import graph_of, space_of, write_network
 from scaler.profiling.plan_file import PLAN, Plan, Planned, read_plan, write_plan
+from scaler.runtimes.power_find import FoundPower
 from scaler.runtimes.protocol import Conditions, Runtime
 
 Progress: TypeAlias = Callable[[int, int, str], None]
@@ -44,6 +46,7 @@ def run(
     cores: tuple[int, ...] = (),
     settle_seconds: float = SETTLE_SECONDS,
     retry_failed: bool = False,
+    power: FoundPower | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:
     """Measure what of a plan is not measured yet; returns all measurements in the plan's order.
@@ -57,6 +60,7 @@ def run(
         cores: Processor cores among which to look for a quiet one.
         settle_seconds: Time for finding out how fast the machine is.
         retry_failed: Whether to measure again what has failed before.
+        power: What measures energy beside the times, or why nothing does; closed at the end. None asks for none.
         progress: Told of every network.
 
     Raises:
@@ -70,7 +74,11 @@ def run(
     done = {name: kept for name, kept in on_file.items() if kept is not None and not (retry_failed and kept.error)}
     missing = [planned for planned in plan.networks if planned.network not in done]
     if missing:
-        with TemporaryDirectory(prefix="scaler-") as scratch, _cores_given_back(cores):
+        with (
+            TemporaryDirectory(prefix="scaler-") as scratch,
+            metered(power, folder, effort.idle_seconds) as meter,
+            cores_given_back(cores),
+        ):
             model = Path(scratch) / "reference.onnx"
             write_network(graph_of(space, plan.reference, plan.dataset), plan, model)
             with runtime.prepare(model) as session:
@@ -88,12 +96,15 @@ def run(
                             params=planned.params,
                             effort=effort,
                             profile=profile,
+                            meter=meter,
                         )
                         kept = _better(done.get(planned.network), result, reference.quiet_ms)
                         write_measurement(kept, folder / _FILE.format(planned.network))
                     done[planned.network] = kept
                     if progress is not None:
                         progress(len(done), len(plan.networks), _word(kept))
+    elif power is not None:
+        power.close()
     return [done[planned.network] for planned in plan.networks]
 
 
@@ -164,7 +175,7 @@ def _marked(folder: Path, planned: Planned) -> Iterator[None]:
 
 
 @contextmanager
-def _cores_given_back(cores: tuple[int, ...]) -> Iterator[None]:
+def cores_given_back(cores: tuple[int, ...]) -> Iterator[None]:
     """Let the process run afterwards where it could before: the search for a quiet core pins it."""
     before = os.sched_getaffinity(0) if cores else None
     try:

@@ -25,6 +25,7 @@ from scaler.profiling.harvest import Harvest, harvest
 from scaler.profiling.measurement import Measurement, quiet_reference_ms
 from scaler.profiling.networks import reference_of, space_of
 from scaler.profiling.plan_file import Plan
+from scaler.profiling.tabulate_laws import laws_of
 from scaler.runtimes.protocol import LayerTime
 
 LEAST_NETWORKS = 4
@@ -87,19 +88,23 @@ def tabulate(plan: Plan, measurements: Sequence[Measurement], graphs: Sequence[G
         raise UserError(f"{len(usable)} networks were measured layer by layer, a table needs {LEAST_NETWORKS}{reason}")
     quiet_ms = quiet_reference_ms(m for m, _ in usable)
     networks = [Measured(g, h, m.ratio(quiet_ms) * quiet_ms) for m, g, h in found]
-    model, figures = fit_model(networks, rules, quiet_ms)
-    model = replace(model, reference=reference_of(plan, space_of(plan)))
+    fitted = fit_model(networks, rules, quiet_ms)
+    model, figures = replace(fitted.model, reference=reference_of(plan, space_of(plan))), fitted.figures
     figures["noise"] = 100 * float(np.mean([m.spread(quiet_ms) for m, _ in usable]))
     doubtful = tuple(m for m in measurements if m.warnings and not m.error)
+    timed, graphs_timed = [m for m, _ in usable], [g for _, g in usable]
+    laws = laws_of(plan, timed, graphs_timed, fitted.held_out_ms, fitted.held_out_log_sd)
     info = table_info(
         plan,
-        [m for m, _ in usable],
+        timed,
         provenance="measured",
         method=METHOD,
         sources=(f"measured by scaler profile, {len(networks)} networks of the space {plan.space}",),
         model=model,
         validation=figures,
-        conditions=_conditions([m for m, _ in usable], quiet_ms),
+        conditions=(*_conditions(timed, quiet_ms), *laws.notes),
+        energy=laws.energy,
+        memory=laws.memory,
     )
     unknown = [layer for network in networks for layer in network.harvest.unknown]
     share = sum(layer.ms for layer in unknown) / sum(network.harvest.total_ms for network in networks)
@@ -165,10 +170,20 @@ def layer_overhead_ms(networks: Sequence[Measured]) -> float:
     return max(float(np.polyfit(density, profiled, 1)[0]), 0.0)
 
 
-def fit_model(
-    networks: Sequence[Measured], rules: FusionRules, reference_ms: float
-) -> tuple[MeasuredModel, dict[str, float]]:
-    """Fit what stands beside the rows, and find its error on networks left out, in percent.
+class Fitted(NamedTuple):
+    """What stands beside the rows of a table, and what it says of networks left out."""
+
+    model: MeasuredModel
+    figures: dict[str, float]
+    """Errors in percent."""
+    held_out_ms: FloatArray
+    """Time of each network by a fit that has not seen it."""
+    held_out_log_sd: FloatArray
+    """Standard deviation of its logarithm."""
+
+
+def fit_model(networks: Sequence[Measured], rules: FusionRules, reference_ms: float) -> Fitted:
+    """Fit what stands beside the rows, and find its error on networks left out.
 
     Without the networks of a fold everything is fitted again; only the search for hyperparameters begins at those of
     all networks, since from the defaults it takes several times as long.
@@ -202,7 +217,7 @@ def fit_model(
         kernel_share=share,
         reference_ms=reference_ms,
     )
-    return model, figures
+    return Fitted(model, figures, corrected, half_widths / Z_90)
 
 
 def samples(rows: dict[Kernel, Entry]) -> list[Sample]:

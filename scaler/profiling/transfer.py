@@ -34,6 +34,7 @@ from scaler.profiling.networks import graph_of, reference_of, space_of
 from scaler.profiling.plan import draw, take_census
 from scaler.profiling.plan_file import Plan
 from scaler.profiling.tabulate import Tabulated, predicted_sums, samples, table_info
+from scaler.profiling.tabulate_laws import Laws, laws_of
 from scaler.profiling.transfer_fit import OF_CONSTANT, Posterior, Terms, basis, fit, left_out, prior_sd
 from scaler.space import Params, Space
 
@@ -189,7 +190,8 @@ def adapt(source: LatencyTable, plan: Plan, measurements: Sequence[Measurement],
     }
     rows = _rows(source, plan, networks, times, posterior)
     model = _model(source, plan, networks, rows, terms, posterior, _scatter(errors, deviations), quiet_ms)
-    info = _info(source, plan, timed, model, figures)
+    laws = laws_of(plan, timed, networks, ms * np.exp(errors), deviations)
+    info = _info(source, plan, timed, model, figures, laws)
     doubtful = tuple(m for m in timed if m.warnings)
     return Tabulated(LatencyTable(info=info, entries=rows), (), 0.0, failed, doubtful)
 
@@ -302,6 +304,7 @@ def _info(
     timed: Sequence[Measurement],
     model: MeasuredModel,
     figures: dict[str, float],
+    laws: Laws,
 ) -> TableInfo:
     theirs = source.info
     return table_info(
@@ -315,5 +318,7 @@ def _info(
         ),
         model=model,
         validation=figures,
-        conditions=(*differences(source, plan), *timed[-1].conditions.notes),
+        conditions=(*differences(source, plan), *timed[-1].conditions.notes, *laws.notes),
+        energy=laws.energy,
+        memory=laws.memory,
     )

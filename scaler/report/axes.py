@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scaler.report.wording import frame_ms
-from scaler.search.result import DeviceResult, SearchResult
+from scaler.report.verification import device_points
+from scaler.report.wording import comparable, minimized
+from scaler.search.result import DeviceResult, Reference, SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ SHOWN_AP = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The shown part of the plane: frame time in ms and AP."""
+    """The shown part of the plane: frame time in ms, or energy of a frame in mJ, and AP."""
 
     left: float
     right: float
@@ -42,14 +43,14 @@ def extent(fronts: Sequence[tuple[SearchResult, DeviceResult]]) -> Extent:
     for result, device in fronts:
         shown = [*device.front, *([device.nearest] if device.nearest else [])]
         for candidate in shown:
-            times += [frame_ms(candidate).low, frame_ms(candidate).high]
+            times += [minimized(result, candidate).low, minimized(result, candidate).high]
             values += [candidate.ap.low, candidate.ap.high]
-            values += [run.value for run in candidate.trained if run.of(result.metric)]
-        for reference in device.references:
-            if reference.published_fps is not None:
-                times.append(1000 / reference.published_fps)
-                values.append(reference.published_ap)
-        times += [1000 / device.target_fps] if device.target_fps is not None else []
+            values += [run.value for run in candidate.trained if comparable(run, candidate, result.metric)]
+        times += [point.x for point in device_points(result, device)]
+        for reference in published_points(result, device):
+            times.append(1000 / (reference.published_fps or 1))
+            values.append(reference.published_ap)
+        times += [1000 / device.target_fps] if device.target_fps is not None and result.minimize == "latency" else []
     low, high = max(min(times), 1e-3), max(times)
     least = max(min(values), max(values) - SHOWN_AP)
     air = max((max(values) - least) * 0.06, 1.0)
@@ -59,6 +60,11 @@ def extent(fronts: Sequence[tuple[SearchResult, DeviceResult]]) -> Extent:
         return Extent(low / factor, high * factor, bottom, top, logarithmic=True)
     air = max((high - low) * 0.06, 0.05 * high)
     return Extent(max(low - air, low * 0.5), high + air, bottom, top, logarithmic=False)
+
+
+def published_points(result: SearchResult, device: DeviceResult) -> list[Reference]:
+    """The published models that have a place in the picture; nobody published their energy."""
+    return [one for one in device.references if one.published_fps is not None and result.minimize == "latency"]
 
 
 def nice_ticks(low: float, high: float, *, at_most: int = 9) -> list[float]:
@@ -72,8 +78,8 @@ def nice_ticks(low: float, high: float, *, at_most: int = 9) -> list[float]:
     return ticks
 
 
-def style_axes(axes: Axes, area: Extent, metric: str, rule: str) -> None:
-    """Scales, limits, round ticks in ms below and in frames per second above, a quiet grid."""
+def style_axes(axes: Axes, area: Extent, metric: str, rule: str, *, energy: bool = False) -> None:
+    """Scales, limits, round ticks in ms below and in frames per second above (mJ, frames per joule), a quiet grid."""
     axes.set_ylim(area.bottom, area.top)
     axes.set_ylabel(metric, labelpad=7)
     axes.grid(visible=True, color=rule, alpha=0.25, linewidth=0.7)
@@ -81,14 +87,14 @@ def style_axes(axes: Axes, area: Extent, metric: str, rule: str) -> None:
     axes.spines[["right", "top"]].set_visible(False)
     axes.tick_params(length=3, color=rule)
     _scale(axes, area, nice_ticks(area.left, area.right) if area.logarithmic else None)
-    axes.set_xlabel("frame time in ms (engine and overhead)", labelpad=7)
+    axes.set_xlabel("energy of a frame in mJ" if energy else "frame time in ms (engine and overhead)", labelpad=7)
     above = axes.twiny()
     above.set_zorder(axes.get_zorder() - 1)
     above.spines[["right", "left", "bottom"]].set_visible(False)
     above.tick_params(length=3, color=rule)
     rates = nice_ticks(1000 / area.right, 1000 / area.left)
     _scale(above, area, [1000 / rate for rate in rates])
-    above.set_xlabel("frames per second", labelpad=6)
+    above.set_xlabel("frames per joule" if energy else "frames per second", labelpad=6)
     above.set_xticklabels([f"{rate:g}" for rate in rates])
     axes.patch.set_visible(False)
 

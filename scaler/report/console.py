@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 from scaler.report import glyphs
 from scaler.report.layouts import FrontRow, fitting_table, reference_table
 from scaler.report.steps import next_steps
-from scaler.report.wording import count, latest, number, trained_on
+from scaler.report.verification import comparison, summary
+from scaler.report.wording import comparable, count, latest, number, trained_on
 from scaler.search.result import DeviceResult, ModelCard, SearchResult
+from scaler.search.verified import Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -84,8 +87,10 @@ def _print_device(screen: Screen, result: SearchResult, device: DeviceResult, li
         shown = (FrontRow(None, nearest), *shown)
     if shown:
         screen.console.print(fitting_table(screen.text, screen.console, result, device, shown))
-        _print_legend(screen, device, shown)
+        _print_legend(screen, result, device, shown)
         _print_trained(screen, result, shown)
+        if told := summary(comparisons(result, device, shown), device.target_fps):
+            screen.line(f"verified: {told}", "dim")
     hidden = len(device.front) - sum(row.rank is not None for row in shown)
     if hidden > 0:
         screen.line(f"… and {hidden} more on the front (all of them in pareto.csv)", "dim")
@@ -95,10 +100,11 @@ def _print_device(screen: Screen, result: SearchResult, device: DeviceResult, li
     screen.line()
 
 
-def _print_legend(screen: Screen, device: DeviceResult, shown: tuple[FrontRow, ...]) -> None:
+def _print_legend(screen: Screen, result: SearchResult, device: DeviceResult, shown: tuple[FrontRow, ...]) -> None:
     used = {glyphs.PICK: device.pick is not None, glyphs.NEAREST: device.nearest is not None}
     used[glyphs.KNEE] = device.knee not in (None, device.pick)
     used[glyphs.EXTRAPOLATED] = any(not row.candidate.ap_inside_support for row in shown)
+    used[glyphs.BROKEN] = any(seen.broken for seen in comparisons(result, device, shown))
     parts = [f"{sign} {glyphs.LEGEND[sign]}" for sign, is_used in used.items() if is_used]
     overheads = sorted({number(row.candidate.overhead_ms) for row in shown}, key=float)
     span = overheads[0] if len(overheads) == 1 else f"{overheads[0]}–{overheads[-1]}"
@@ -114,6 +120,12 @@ def _print_legend(screen: Screen, device: DeviceResult, shown: tuple[FrontRow, .
         screen.line(line, "dim")
 
 
+def comparisons(result: SearchResult, device: DeviceResult, shown: Iterable[FrontRow]) -> list[Comparison]:
+    """What was measured of the rows, beside what was predicted."""
+    found = (comparison(row.candidate, device, result) for row in shown)
+    return [one for one in found if one is not None]
+
+
 def _print_trained(screen: Screen, result: SearchResult, shown: tuple[FrontRow, ...]) -> None:
     runs = [run for row in shown if (run := latest(row.candidate, result.metric)) is not None]
     if not runs:
@@ -122,9 +134,9 @@ def _print_trained(screen: Screen, result: SearchResult, shown: tuple[FrontRow, 
     errors = [
         abs(row.candidate.ap.mean - run.value)
         for row in shown
-        if (run := latest(row.candidate, result.metric)) is not None and run.of(result.metric)
+        if (run := latest(row.candidate, result.metric)) is not None and comparable(run, row.candidate, result.metric)
     ]
-    beside = f"; the predictions miss by {sum(errors) / len(errors):.1f} AP on average" if same else ""
+    beside = f"; the predictions miss by {sum(errors) / len(errors):.1f} AP on average" if errors else ""
     other = "" if same else f": another data set than the predicted {result.metric}"
     screen.line(f"trained: measured after being {trained_on(runs)}{beside}{other}", "dim")
 

@@ -27,6 +27,13 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
         f"{fps.mean:.1f} FPS ({fps.low:.1f} to {fps.high:.1f}); "
         f"engine {engine.mean:.1f} ms + overhead {candidate.overhead_ms:.1f} ms; latency {candidate.provenance}"
     )
+    if (loss := candidate.ap_loss) is not None:
+        console.print(
+            f"8-bit integers take {loss.mean:.1f} ({loss.low:.1f} to {loss.high:.1f}) of the {explanation.metric}: "
+            "a prediction; scaler export --precision int8 measures it"
+        )
+    if (energy := candidate.energy_mj) is not None:
+        console.print(f"{energy.mean:.3g} mJ a frame ({energy.low:.3g} to {energy.high:.3g})")
     for warning in explanation.warnings:
         console.print(f"[red]{warning}[/red]")
     for reason in candidate.ap_outside:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scaler.files import write_atomic
+from scaler.report.verification import comparison
 from scaler.report.wording import find, frame_ms, latest, merged_keys
 from scaler.search.result import (
     SCHEMA_VERSION,
@@ -83,7 +84,7 @@ def _row(result: SearchResult, device: DeviceResult, candidate: Candidate, rank:
         "device": device.device,
         "power_mode": device.power_mode,
         "runtime": device.runtime,
-        "precision": device.precision,
+        "precision": candidate.precision or device.precision,
         "target_fps": device.target_fps,
         "rank": rank,
         "id": candidate.id,
@@ -96,12 +97,15 @@ def _row(result: SearchResult, device: DeviceResult, candidate: Candidate, rank:
         "ap_inside_support": candidate.ap_inside_support,
         "ap_outside": "; ".join(candidate.ap_outside),
         "ap_provenance": candidate.ap_provenance,
+        **_optional("ap_loss", candidate.ap_loss),
         **_trained(candidate, result.metric),
+        **_verified(result, device, candidate),
         **_spread("frame_ms", frame_ms(candidate)),
         **_spread("engine_ms", candidate.engine_ms),
         "overhead_ms": candidate.overhead_ms,
         **_spread("fps", candidate.fps),
         "reach_probability": candidate.reach_probability,
+        **_optional("energy_mj", candidate.energy_mj),
         "parameters": candidate.parameters,
         "macs": candidate.macs,
         "memory_access_bytes": candidate.memory_access_bytes,
@@ -127,9 +131,29 @@ def _trained(candidate: Candidate, metric: str) -> dict[str, Cell]:
     }
 
 
+def _verified(result: SearchResult, device: DeviceResult, candidate: Candidate) -> dict[str, Cell]:
+    """What the device showed; empty where it was not measured."""
+    seen = comparison(candidate, device, result)
+    names = (
+        "precision", "engine_ms", "engine_p99_ms", "level_ms", "frame_ms", "ap", "ap50", "dataset", "energy_mj",
+        "memory_mib", "model", "runtime", "created",
+    )  # fmt: skip
+    return {
+        **{f"verified_{name}": None if seen is None else getattr(seen.measured, name) for name in names},
+        "verified_fps": None if seen is None else seen.measured_fps,
+        "verified_holds": None if seen is None else seen.holds,
+        "verified_broken": None if seen is None else seen.broken,
+    }
+
+
 def _spread(name: str, interval: Interval) -> dict[str, Cell]:
     ends = {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return {key: float(f"{value:.10g}") for key, value in ends.items()}
+
+
+def _optional(name: str, interval: Interval | None) -> dict[str, Cell]:
+    """As `_spread`; empty where nothing is known, or nothing is lost."""
+    return dict.fromkeys((name, f"{name}_low", f"{name}_high")) if interval is None else _spread(name, interval)
 
 
 def _numbers(value: object, path: str) -> Iterator[tuple[str, float]]:

@@ -6,17 +6,19 @@ PICK = "★"
 KNEE = "◆"
 NEAREST = "▸"
 EXTRAPOLATED = "†"
+BROKEN = "✗"
 
 LEGEND = {
     PICK: "pick for the target",
     KNEE: "knee: best trade-off",
     NEAREST: "nearest to the target",
     EXTRAPOLATED: "accuracy extrapolated",
+    BROKEN: "promise broken when measured on the device",
 }
 
 _PLAIN = {
-    PICK: "*", KNEE: "o", NEAREST: ">", EXTRAPOLATED: "!", "±": "+-", "×": "x", "·": "-", "–": "-", "—": "-",
-    "…": "...", "Δ": "d", "→": "->", "≥": ">=", "≤": "<=", "⋮": ":", "µ": "u",
+    PICK: "*", KNEE: "o", NEAREST: ">", EXTRAPOLATED: "!", BROKEN: "x", "±": "+-", "×": "x", "·": "-", "–": "-",
+    "—": "-", "…": "...", "Δ": "d", "→": "->", "≥": ">=", "≤": "<=", "⋮": ":", "µ": "u",
 }  # fmt: skip
 
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scaler.report import glyphs
+from scaler.report.verification import comparison, kind
 from scaler.report.wording import (
     ABSENT,
     Column,
     columns,
+    comparable,
     count,
     frame_ms,
     half_width,
     label_parts,
     latest,
     number,
+    parameters,
     percent,
     reaches,
 )
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Texts = Callable[[str], "RenderableType"]
+Figure = Callable[[Interval, Callable[[float], str]], str]
+"""How an interval is written in a layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +93,13 @@ def _wide(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ...]
         *_places(device),
         *_parameters(rows),
         Field(_ap_title(result), lambda row: _extrapolated(row, _range(row.candidate.ap, "{:.1f}".format))),
+        *_loss(rows, _range),
         *_measured(result, rows),
         Field("frame ms", lambda row: number(frame_ms(row.candidate).mean)),
         Field("engine ms", lambda row: number(row.candidate.engine_ms.mean)),
         Field("FPS", lambda row: _range(row.candidate.fps, number)),
+        *_verified(result, device, rows),
+        *_energy(rows, _range),
         *_closing(device),
     )
 
@@ -101,10 +109,13 @@ def _medium(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ..
         *_places(device),
         *_parameters(rows, short=True),
         Field(_ap_title(result), lambda row: _extrapolated(row, _plus_minus(row.candidate.ap, "{:.1f}".format))),
+        *_loss(rows, _plus_minus),
         *_measured(result, rows),
         Field("frame", lambda row: number(frame_ms(row.candidate).mean)),
         Field("engine", lambda row: number(row.candidate.engine_ms.mean)),
         Field("FPS", lambda row: _plus_minus(row.candidate.fps, number)),
+        *_verified(result, device, rows),
+        *_energy(rows, _plus_minus),
         *_closing(device),
     )
 
@@ -115,9 +126,12 @@ def _narrow(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ..
         *_places(device),
         Field("network", lambda row: _two_lines(row.candidate), right=False, fold=True),
         Field(_ap_title(result), lambda row: _extrapolated(row, _stacked(row.candidate.ap, "{:.1f}".format))),
+        *_loss(rows, _stacked),
         *_measured(result, rows),
         Field("frame\nengine", _frame_over_engine),
         Field("FPS", lambda row: _stacked(row.candidate.fps, number)),
+        *_verified(result, device, rows),
+        *_energy(rows, _stacked),
         *_closing(device),
     )
 
@@ -129,9 +143,44 @@ def _measured(result: SearchResult, rows: tuple[FrontRow, ...]) -> tuple[Field, 
         run = latest(row.candidate, result.metric)
         if run is None:
             return ""
-        return f"{run.value:.1f}" if run.of(result.metric) else f"{run.value:.1f}\n({run.dataset})"
+        if not run.of(result.metric):
+            return f"{run.value:.1f}\n({run.dataset})"
+        return f"{run.value:.1f}" if comparable(run, row.candidate, result.metric) else f"{run.value:.1f}\n(float)"
 
     return (Field("trained", text),) if any(row.candidate.trained for row in rows) else ()
+
+
+def _loss(rows: tuple[FrontRow, ...], figure: Figure) -> tuple[Field, ...]:
+    """What 8-bit integers are predicted to cost, where a row has them."""
+
+    def text(row: FrontRow) -> str:
+        return "" if row.candidate.ap_loss is None else figure(row.candidate.ap_loss, "{:.1f}".format)
+
+    return (Field("INT8 loss", text),) if any(row.candidate.ap_loss for row in rows) else ()
+
+
+def _energy(rows: tuple[FrontRow, ...], figure: Figure) -> tuple[Field, ...]:
+    """The energy of a frame, where the device's table tells it."""
+
+    def text(row: FrontRow) -> str:
+        return ABSENT if row.candidate.energy_mj is None else figure(row.candidate.energy_mj, number)
+
+    return (Field("mJ", text),) if any(row.candidate.energy_mj for row in rows) else ()
+
+
+def _verified(result: SearchResult, device: DeviceResult, rows: tuple[FrontRow, ...]) -> tuple[Field, ...]:
+    """The frame rate on the device, where a row was measured there; marked where the target was missed."""
+
+    def text(row: FrontRow) -> str:
+        seen = comparison(row.candidate, device, result)
+        if seen is None:
+            return ""
+        of = f"\n({kind(seen)})" if len(kinds) > 1 else ""
+        return f"{glyphs.BROKEN if seen.broken else ''}{number(seen.measured_fps)}{of}"
+
+    found = (comparison(row.candidate, device, result) for row in rows)
+    kinds = {kind(seen) for seen in found if seen is not None}
+    return (Field("verified", text),) if kinds else ()
 
 
 def _places(device: DeviceResult) -> tuple[Field, ...]:
@@ -144,11 +193,11 @@ def _places(device: DeviceResult) -> tuple[Field, ...]:
 
 def _parameters(rows: tuple[FrontRow, ...], *, short: bool = False) -> tuple[Field, ...]:
     def field(column: Column) -> Field:
-        numeric = all(isinstance(column.order(row.candidate.params), float | None) for row in rows)
+        numeric = all(isinstance(column.order(parameters(row.candidate)), float | None) for row in rows)
         title = column.short if short else column.title
-        return Field(title, lambda row: column.text(row.candidate.params), right=numeric)
+        return Field(title, lambda row: column.text(parameters(row.candidate)), right=numeric)
 
-    return tuple(field(column) for column in columns(row.candidate.params for row in rows))
+    return tuple(field(column) for column in columns(parameters(row.candidate) for row in rows))
 
 
 def _closing(device: DeviceResult) -> tuple[Field, ...]:
@@ -177,7 +226,7 @@ def _extrapolated(row: FrontRow, figure: str) -> str:
 
 
 def _two_lines(candidate: Candidate) -> str:
-    head, tail = label_parts(candidate.params)
+    head, tail = label_parts(parameters(candidate))
     return "\n".join(" ".join(words) for words in (head, tail) if words)
 
 

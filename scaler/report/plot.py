@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from scaler.errors import UserError
-from scaler.report.axes import Extent, extent, style_axes
+from scaler.report.axes import Extent, extent, published_points, style_axes
 from scaler.report.labels import Label, place_labels
 from scaler.report.picture import COLOURS, FAINT, INK, MUTED, check_suffix, write_pictures
 from scaler.report.thinning import thinned
-from scaler.report.wording import find, frame_ms, label_parts, latest, number, trained_on
+from scaler.report.verification import DevicePoint, device_points
+from scaler.report.wording import comparable, find, label_parts, latest, minimized, number, parameters, trained_on
 from scaler.search.result import Candidate, DeviceResult, SearchResult, Trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+BROKEN_COLOUR = "#B3261E"
 
 
 def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
@@ -27,6 +30,8 @@ def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
         UserError: No device has a candidate, or the file cannot be written.
     """
     check_suffix(*paths)
+    if len({result.minimize for result in results}) > 1:
+        raise UserError("one picture shows one question: these results minimise latency and energy; plot each alone")
     if not any(device.front or device.nearest for result in results for device in result.devices):
         raise UserError("nothing to draw: no device has a candidate")
     write_pictures(lambda: _figure(results), *paths)
@@ -35,7 +40,8 @@ def write_plot(results: Sequence[SearchResult], *paths: Path) -> None:
 class Measured(NamedTuple):
     """A trained candidate whose measured accuracy is of the predicted data set and metric."""
 
-    frame_ms: float
+    x: float
+    """Frame time in ms, or energy in mJ where the search minimised that."""
     predicted: float
     run: Trained
 
@@ -44,9 +50,9 @@ def measured(result: SearchResult, device: DeviceResult) -> tuple[Measured, ...]
     """The candidates of a device to draw a second marker for."""
     shown = [*device.front, *([device.nearest] if device.nearest else [])]
     return tuple(
-        Measured(frame_ms(candidate).mean, candidate.ap.mean, run)
+        Measured(minimized(result, candidate).mean, candidate.ap.mean, run)
         for candidate in shown
-        if (run := latest(candidate, result.metric)) is not None and run.of(result.metric)
+        if (run := latest(candidate, result.metric)) is not None and comparable(run, candidate, result.metric)
     )
 
 
@@ -58,27 +64,33 @@ def _figure(results: Sequence[SearchResult]) -> Figure:
     figure = Figure(figsize=(9.6, 6.2), dpi=150)
     figure.subplots_adjust(left=0.068, right=0.978, bottom=0.092, top=0.80)
     axes = figure.add_subplot()
-    style_axes(axes, area, _metric(results), FAINT)
+    energy = any(result.minimize == "energy" for result in results)
+    style_axes(axes, area, _metric(results), FAINT, energy=energy)
     labels: list[Label] = []
     many = len(fronts) > 1
     for index, (result, device) in enumerate(fronts):
-        labels += _draw_device(axes, device, COLOURS[index % len(COLOURS)], area, many=many)
+        labels += _draw_device(axes, result, device, COLOURS[index % len(COLOURS)], area, many=many)
         _draw_trained(axes, measured(result, device), COLOURS[index % len(COLOURS)])
-    _draw_targets(axes, [device for _, device in fronts], area)
+        _draw_verified(axes, device_points(result, device))
+    if not energy:
+        _draw_targets(axes, [device for _, device in fronts], area)
     _explain(axes, fronts)
-    figure.text(0.018, 0.955, _title(fronts), fontsize=13.5, fontweight="bold", va="center")
+    title = _title(fronts)
+    figure.text(0.018, 0.955, title, fontsize=min(13.5, 1050 / len(title)), fontweight="bold", va="center")
     figure.text(0.018, 0.915, _subtitle(results), fontsize=9.5, color=MUTED, va="center")
     place_labels(figure, axes, labels)
     return figure
 
 
-def _draw_device(axes: Axes, device: DeviceResult, colour: str, area: Extent, *, many: bool) -> list[Label]:
+def _draw_device(
+    axes: Axes, result: SearchResult, device: DeviceResult, colour: str, area: Extent, *, many: bool
+) -> list[Label]:
     explored = [point for point in thinned(device.explored) if area.holds(*point)]
     x, y = [point[0] for point in explored], [point[1] for point in explored]
     axes.scatter(x, y, s=5 if len(explored) < 2000 else 3, color=colour, alpha=0.16, linewidths=0, rasterized=True)
-    _draw_front(axes, device.front, colour)
-    labels = _draw_marks(axes, device, colour)
-    published = [r for r in device.references if r.published_fps is not None]
+    _draw_front(axes, result, device.front, colour)
+    labels = _draw_marks(axes, result, device, colour)
+    published = published_points(result, device)
     for reference in published:
         point = (1000 / (reference.published_fps or 1), reference.published_ap)
         axes.plot(
@@ -89,10 +101,10 @@ def _draw_device(axes: Axes, device: DeviceResult, colour: str, area: Extent, *,
     return labels
 
 
-def _draw_front(axes: Axes, front: tuple[Candidate, ...], colour: str) -> None:
+def _draw_front(axes: Axes, result: SearchResult, front: tuple[Candidate, ...], colour: str) -> None:
     if not front:
         return
-    frames = [frame_ms(candidate) for candidate in front]
+    frames = [minimized(result, candidate) for candidate in front]
     x = [frame.mean for frame in frames]
     y = [candidate.ap.mean for candidate in front]
     axes.errorbar(
@@ -106,20 +118,20 @@ def _draw_front(axes: Axes, front: tuple[Candidate, ...], colour: str) -> None:
               linestyle="none", zorder=5)  # fmt: skip
 
 
-def _draw_marks(axes: Axes, device: DeviceResult, colour: str) -> list[Label]:
+def _draw_marks(axes: Axes, result: SearchResult, device: DeviceResult, colour: str) -> list[Label]:
     labels = []
     marked = find(device, device.pick) or device.nearest
     if marked is not None:
-        point = (frame_ms(marked).mean, marked.ap.mean)
+        point = (minimized(result, marked).mean, marked.ap.mean)
         picked = device.pick is not None
         axes.plot(
             *point, marker="*" if picked else ">", markersize=17 if picked else 11, color=colour,
             markeredgecolor="white", markeredgewidth=1.1, linestyle="none", zorder=7,
         )  # fmt: skip
-        labels.append(Label(_caption(device, marked), point, colour, size=9.0, bold=True, must=True))
+        labels.append(Label(_caption(result, device, marked), point, colour, size=9.0, bold=True, must=True))
     knee = find(device, device.knee)
     if knee is not None and knee is not marked:
-        axes.plot(frame_ms(knee).mean, knee.ap.mean, marker="D", markersize=7.5, color=colour,
+        axes.plot(minimized(result, knee).mean, knee.ap.mean, marker="D", markersize=7.5, color=colour,
                   markeredgecolor="white", markeredgewidth=0.9, linestyle="none", zorder=6)  # fmt: skip
     return labels
 
@@ -132,11 +144,23 @@ def _draw_trained(axes: Axes, points: Sequence[Measured], colour: str) -> None:
                   markeredgewidth=1.9, linestyle="none", zorder=8)  # fmt: skip
 
 
-def _caption(device: DeviceResult, candidate: Candidate) -> str:
-    head, tail = label_parts(candidate.params)
+def _caption(result: SearchResult, device: DeviceResult, candidate: Candidate) -> str:
+    head, tail = label_parts(parameters(candidate))
     role = "" if device.pick is not None else "nearest: "
     figures = f"{role}{candidate.ap.mean:.1f} AP · {number(candidate.fps.mean)} FPS"
+    if result.minimize == "energy":
+        figures += f" · {number(minimized(result, candidate).mean)} mJ"
     return "\n".join(line for line in (" ".join(head), " · ".join(tail), figures) if line)
+
+
+def _draw_verified(axes: Axes, points: Sequence[DevicePoint]) -> None:
+    """The device's own time as a ring, as a cross where a promise broke, tied to the prediction by a thin line."""
+    for point in points:
+        ends = [point.predicted, point.x]
+        axes.plot(ends, [point.ap] * 2, color=INK, linewidth=1.0, linestyle=(0, (1, 1)), zorder=7.5)
+        marker, size, face, edge = ("X", 8.0, BROKEN_COLOUR, "white") if point.broken else ("o", 5.5, "white", INK)
+        axes.plot(point.x, point.ap, marker=marker, markersize=size, color=face, markeredgecolor=edge,
+                  markeredgewidth=1.2, linestyle="none", zorder=8 + point.broken)  # fmt: skip
 
 
 def _draw_targets(axes: Axes, devices: Sequence[DeviceResult], area: Extent) -> None:
@@ -170,11 +194,16 @@ def _explain(axes: Axes, fronts: Sequence[tuple[SearchResult, DeviceResult]]) ->
         handles.append(sign(">", "nearest to the target", 7))
     if any(device.knee is not None for device in devices):
         handles.append(sign("D", "knee: best trade-off", 6))
-    if any(r.published_fps is not None for device in devices for r in device.references):
+    if any(published_points(result, device) for result, device in fronts):
         handles.append(sign("^", "published measurement", 6, "white"))
     runs = [point.run for result, device in fronts for point in measured(result, device)]
     if runs:
         handles.append(sign("s", f"measured, {trained_on(runs)}", 6, "white"))
+    on_device = [point for result, device in fronts for point in device_points(result, device)]
+    if any(not point.broken for point in on_device):
+        handles.append(sign("o", "measured on the device", 5, "white"))
+    if any(point.broken for point in on_device):
+        handles.append(sign("X", "promise broken on the device", 7, BROKEN_COLOUR))
     if any(device.explored for device in devices):
         handles.append(sign(".", "explored", 5))
     axes.legend(

@@ -1,8 +1,9 @@
-"""Records finished runs in `pareto.json` and draws the reports beside it anew; safe when several processes do."""
+"""Records runs and measurements in `pareto.json`, and draws the reports beside it anew; several processes may."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scaler.accuracy.runs import Run
@@ -10,11 +11,12 @@ from scaler.errors import UserError
 from scaler.locks import locked
 from scaler.report.files import write_json
 from scaler.report.writing import write_reports
-from scaler.search.result import SearchResult
+from scaler.search.result import SearchResult, Verified
 from scaler.search.result_file import read_result
 from scaler.search.trained import with_run, with_trained_of
+from scaler.search.verified import with_verified, with_verified_of
 
-__all__ = ["keep_trained", "record"]
+__all__ = ["keep_measured", "record", "record_verified", "run_name"]
 
 
 def record(path: Path | str, run: Run, folder: Path | str) -> SearchResult:
@@ -32,9 +34,37 @@ def record(path: Path | str, run: Run, folder: Path | str) -> SearchResult:
         UserError: The run is not finished or of no candidate of the result, or the files cannot be read or written.
     """
     place = Path(path)
+    return _rewritten(place, lambda old: with_run(old, run, run_name(place, folder)))
+
+
+def record_verified(path: Path | str, device: str, measured: Mapping[str, Verified]) -> SearchResult:
+    """Record measurements beside the predictions of their candidates, and write the reports beside the file again.
+
+    As `record`, safe when several processes do.
+
+    Args:
+        path: The `pareto.json` of the search.
+        device: On which they were made, by its name in the result.
+        measured: The measurements by the id of their candidate; `run_name` names the model file as a result does, and
+            `promise` is filled in from the target of the result.
+
+    Raises:
+        UserError: The result has no such device or candidate, or the files cannot be read or written.
+    """
+
+    def added(old: SearchResult) -> SearchResult:
+        for identity, one in measured.items():
+            old = with_verified(old, device, identity, one)
+        return old
+
+    return _rewritten(Path(path), added)
+
+
+def _rewritten(place: Path, change: Callable[[SearchResult], SearchResult]) -> SearchResult:
+    """Read, change and write under the lock; files are left alone where nothing changes."""
     with locked(place):
         old = read_result(place)
-        new = with_run(old, run, run_name(place, folder))
+        new = change(old)
         if new != old:
             write_json(new, place)
             write_reports(new, place.parent)
@@ -42,7 +72,7 @@ def record(path: Path | str, run: Run, folder: Path | str) -> SearchResult:
 
 
 def run_name(path: Path, folder: Path | str) -> str:
-    """How a result names a run's folder: relative to its own, so that runs of equal names stay apart."""
+    """How a result names a run's folder or a file: relative to its own folder, so that equal names stay apart."""
     there, here = Path(folder).resolve(), path.resolve().parent
     try:
         return Path(os.path.relpath(there, here)).as_posix()
@@ -50,11 +80,15 @@ def run_name(path: Path, folder: Path | str) -> str:
         return there.as_posix()
 
 
-def keep_trained(result: SearchResult, path: Path) -> SearchResult:
-    """A new result with the runs that the file of its predecessor has recorded; itself where there is none."""
+def keep_measured(result: SearchResult, path: Path) -> SearchResult:
+    """A new result with the runs and measurements that the file of its predecessor has recorded.
+
+    Itself where there is no such file.
+    """
     if not path.is_file():
         return result
     try:
-        return with_trained_of(result, read_result(path))
+        old = read_result(path)
     except UserError:  # a damaged file is about to be replaced
         return result
+    return with_verified_of(with_trained_of(result, old), old)

@@ -6,7 +6,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaler.search.result import SearchResult
+from scaler.search.candidates import candidates_of
+from scaler.search.result import DeviceResult, SearchResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +40,22 @@ def next_steps(result: SearchResult, folder: Path | None = None) -> tuple[Step, 
                 "see where its time goes",
             )
         )
+    steps += _verifying(device, chosen, pareto)
     steps.append(Step(f"scaler plot {pareto} --out front.svg", "draw the front for a paper"))
     return tuple(steps)
+
+
+def _verifying(device: DeviceResult, chosen: str | None, pareto: str) -> list[Step]:
+    """Measuring on the device: what was trained first, else what is chosen; nothing once that was measured."""
+    candidates = candidates_of(device)
+    trained = [one for one in candidates if one.trained and not any(found.model for found in one.verified)]
+    own = next((one for one in trained if one.id == chosen), next(iter(trained), None))
+    if own is not None:
+        command, purpose = "--data data.toml", "prove frame rate and accuracy of what was trained, on the device"
+    else:
+        own = next((one for one in candidates if one.id == chosen and not one.verified), None)
+        command, purpose = "", "measure it beside its prediction, on the device"
+    if own is None:
+        return []
+    pick = f"scaler verify {pareto} --pick {shlex.quote(own.id)} --device {shlex.quote(device.device)} {command}"
+    return [Step(pick.rstrip(), purpose)]

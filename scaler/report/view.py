@@ -7,9 +7,11 @@ from pathlib import Path
 
 from scaler.report.steps import next_steps
 from scaler.report.thinning import thinned
+from scaler.report.verification import verified_facts, verified_view
 from scaler.report.wording import (
     Column,
     columns,
+    comparable,
     count,
     find,
     frame_ms,
@@ -17,6 +19,7 @@ from scaler.report.wording import (
     label_parts,
     latest,
     number,
+    parameters,
     percent,
     reaches,
     trained_on,
@@ -30,7 +33,6 @@ from scaler.search.result import (
     Reference,
     SearchResult,
     Share,
-    Trained,
 )
 
 View = dict[str, object]
@@ -45,6 +47,7 @@ def page_view(result: SearchResult, folder: Path | None = None) -> View:
         "noise": f"{result.noise_ap:g}",
         "version": result.scaler_version,
         "created": result.created,
+        "minimize": result.minimize,
         "command": result.command,
         "space": result.space,
         "space_size": f"{result.space_size:,}",
@@ -60,12 +63,12 @@ def _device(result: SearchResult, device: DeviceResult) -> View:
     nearest = device.nearest
     beside = [] if nearest is None or find(device, nearest.id) is not None else [nearest]
     candidates = [*beside, *device.front]
-    found = columns(candidate.params for candidate in candidates)
+    found = columns(parameters(candidate) for candidate in candidates)
     rows = [(None, candidate) for candidate in beside] + [(rank, candidate) for rank, candidate in shown]
     return {
         "name": device.device,
         "title": device.title,
-        "facts": f"{device.power_mode}, {device.runtime}, {device.precision}",
+        "facts": f"{device.power_mode}, {device.runtime}, {_precisions(device, candidates)}",
         "provenance": device.latency_model.provenance,
         "target": device.target_fps,
         "target_text": "" if device.target_fps is None else f"{device.target_fps:g} FPS",
@@ -80,8 +83,13 @@ def _device(result: SearchResult, device: DeviceResult) -> View:
     }
 
 
+def _precisions(device: DeviceResult, candidates: Sequence[Candidate]) -> str:
+    """Those of the candidates, the device's first."""
+    return ", ".join(dict.fromkeys([device.precision, *(c.precision for c in candidates if c.precision)]))
+
+
 def _column(column: Column, candidates: Sequence[Candidate]) -> View:
-    numeric = all(isinstance(column.order(candidate.params), float | None) for candidate in candidates)
+    numeric = all(isinstance(column.order(parameters(candidate)), float | None) for candidate in candidates)
     return {"title": column.title, "short": column.short, "numeric": numeric}
 
 
@@ -92,26 +100,32 @@ def _candidate(
     candidate: Candidate,
     found: Sequence[Column],
 ) -> View:
-    head, tail = label_parts(candidate.params)
+    shown = parameters(candidate)
+    head, tail = label_parts(shown)
     return {
         "id": candidate.id,
         "rank": rank,
-        "label": label(candidate.params),
+        "label": label(shown),
         "head": " ".join(head),
         "tail": " · ".join(tail),
-        "cells": [{"text": column.text(candidate.params), "order": column.order(candidate.params)} for column in found],
+        "cells": [{"text": column.text(shown), "order": column.order(shown)} for column in found],
         "roles": _roles(device, candidate),
         "reaches": reaches(candidate, device),
+        "provenance": candidate.provenance,
         "outside": _doubts(candidate),
         "ap": _figure(candidate.ap, "{:.1f}".format),
-        "trained": _trained(latest(candidate, result.metric), result.metric),
+        "loss": None if candidate.ap_loss is None else _figure(candidate.ap_loss, "{:.1f}".format),
+        "trained": _trained(candidate, result.metric),
         "frame": _figure(frame_ms(candidate), number),
         "engine": _figure(candidate.engine_ms, number),
         "overhead": number(candidate.overhead_ms),
         "fps": _figure(candidate.fps, number),
+        "energy": None if candidate.energy_mj is None else _figure(candidate.energy_mj, number),
+        "verified": verified_view(candidate, device, result),
         "reach": {"value": candidate.reach_probability, "text": percent(candidate.reach_probability)},
         "params": {"value": candidate.parameters, "text": count(candidate.parameters)},
         "facts": _facts(result, device, candidate),
+        "device_facts": _labelled(verified_facts(candidate, device, result)),
         "coverage": _coverage(candidate.coverage),
         "stages": [_share(share) for share in candidate.stages],
         "kinds": [_share(share) for share in candidate.kinds],
@@ -124,17 +138,18 @@ def _doubts(candidate: Candidate) -> list[str]:
     return list(candidate.ap_outside) or ["outside the data of the predictor"]
 
 
-def _trained(run: Trained | None, metric: str) -> View | None:
+def _trained(candidate: Candidate, metric: str) -> View | None:
     """The measured accuracy as table, marker and hover show it; None where it was not trained."""
+    run = latest(candidate, metric)
     if run is None:
         return None
     return {
         "value": run.value,
         "text": f"{run.value:.1f}",
         "metric": run.metric,
-        "on": trained_on([run]),
+        "on": trained_on([run]) + (" in float" if candidate.ap_loss is not None else ""),
         "how": f"{run.recipe}, {run.epochs} epochs",
-        "comparable": run.of(metric),
+        "comparable": comparable(run, candidate, metric),
     }
 
 
@@ -168,9 +183,19 @@ def _facts(result: SearchResult, device: DeviceResult, candidate: Candidate) -> 
         )
         for run in reversed(candidate.trained)
     ]
+    if candidate.energy_mj is not None:
+        energy = candidate.energy_mj
+        facts.append(("Energy of a frame", f"{number(energy.mean)} mJ", _ends(energy, number)))
+    if (loss := candidate.ap_loss) is not None:
+        note = f"{_ends(loss, '{:.1f}'.format)}, contained in the {result.metric}"
+        facts.append(("INT8 loss", f"{loss.mean:.1f}", note))
     if device.target_fps is not None and candidate.reach_probability is not None:
         probability = percent(candidate.reach_probability)
         facts.insert(4 + len(candidate.trained), (f"Reaches {device.target_fps:g} FPS", probability, "probability"))
+    return _labelled(facts)
+
+
+def _labelled(facts: Sequence[tuple[str, str, str]]) -> list[View]:
     return [{"label": name, "value": value, "note": note} for name, value, note in facts]
 
 

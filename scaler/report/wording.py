@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scaler.search.result import Candidate, DeviceResult, Interval, ParameterValue, Trained
+from scaler.search.result import Candidate, DeviceResult, Interval, ParameterValue, SearchResult, Trained
 
 Params = Mapping[str, ParameterValue]
 
@@ -13,7 +13,7 @@ ABSENT = "–"
 """Shown where a parameter is not active."""
 
 _TITLES = {"drop": "truncation", "rfcr": "RFCR", "ese": "eSE", "variant": "network", "space": "family"}
-_SHORT_TITLES = {"truncation": "trunc", "resolution": "res"}
+_SHORT_TITLES = {"truncation": "trunc", "resolution": "res", "precision": "prec"}
 _PARTNERS = {"repeats": "neck", "shortcut": "rfcr"}
 """Parameters that are shown inside the column of another one, where that one exists."""
 
@@ -55,6 +55,11 @@ class Column:
         if self.key == "rfcr" and isinstance(value, int):
             return value + (0.5 if params.get("shortcut") else 0.0)
         return float(value) if isinstance(value, int | float) else value
+
+
+def parameters(candidate: Candidate) -> Params:
+    """What tells a candidate from others: the parameters of its network, and its precision where that was searched."""
+    return {**candidate.params, "precision": candidate.precision} if candidate.precision else candidate.params
 
 
 def columns(many: Iterable[Params]) -> tuple[Column, ...]:
@@ -110,6 +115,8 @@ def label_parts(params: Params) -> tuple[list[str], list[str]]:
                 tail.append(f"RFCR {text}")
             case "resolution":
                 tail.append(f"{text} px")
+            case "precision":
+                tail.append(text)
             case _:
                 tail.append(f"{column.title} {text}")
     return head, tail
@@ -132,6 +139,13 @@ def frame_ms(candidate: Candidate) -> Interval:
     """Engine and overhead together, in ms: the inverse of `fps`, whose interval is narrower than the engine's."""
     fps = candidate.fps
     return Interval(1000 / fps.mean, 1000 / fps.high, 1000 / fps.low)
+
+
+def minimized(result: SearchResult, candidate: Candidate) -> Interval:
+    """What a search makes small beside the accuracy: the energy of a frame in mJ, or its time in ms."""
+    if result.minimize == "energy" and candidate.energy_mj is not None:
+        return candidate.energy_mj
+    return frame_ms(candidate)
 
 
 def number(value: float) -> str:
@@ -182,6 +196,11 @@ def latest(candidate: Candidate, metric: str) -> Trained | None:
     return next(reversed(comparable or candidate.trained), None)
 
 
+def comparable(run: Trained, candidate: Candidate, metric: str) -> bool:
+    """Whether a run shows what was predicted: the same data set and metric, and no 8-bit integers, which runs lack."""
+    return run.of(metric) and candidate.ap_loss is None
+
+
 def trained_on(runs: Iterable[Trained]) -> str:
     """What measured accuracies are of: `trained on shapes`."""
     return "trained on " + ", ".join(dict.fromkeys(run.dataset for run in runs))
@@ -213,9 +232,13 @@ def _rfcr(key: str, params: Params) -> str:
     return proper_name(params[key]) + ("+s4" if params.get("shortcut") is True else "")
 
 
+def _precision(key: str, params: Params) -> str:
+    return str(params[key]).upper()
+
+
 def _variant(key: str, params: Params) -> str:
     value = str(params[key])
     return f"YOLOv4-{value if value.startswith(('tiny', 'pacsp')) else value.upper()}"
 
 
-_WORDING = {"drop": _truncation, "neck": _neck, "rfcr": _rfcr, "variant": _variant}
+_WORDING = {"drop": _truncation, "neck": _neck, "rfcr": _rfcr, "variant": _variant, "precision": _precision}

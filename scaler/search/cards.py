@@ -2,19 +2,73 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from scaler.devices import Precision
+from scaler.latency.corrected import Base, CorrectedEstimator
 from scaler.latency.estimator import Estimator
 from scaler.latency.measured_model import MeasuredModel
 from scaler.latency.protocol import MOST_BOXES
 from scaler.latency.table import TableInfo, list_tables
 from scaler.latency.transfer import ESTIMATE_LOG_SD
 from scaler.search.evaluation import Evaluator
+from scaler.search.precision import INT8, PRECISION, Engines, PrecisionSpace
+from scaler.search.predictors import Predictor
 from scaler.search.published_models import published_models, starting_points
 from scaler.search.result import Interval, ModelCard, Reference
 from scaler.space import Params
 
 
-def latency_card(estimator: Estimator) -> ModelCard:
-    """Of the latency predictor of a device."""
+def latency_card(engines: Engines | Estimator) -> ModelCard:
+    """Of the latency predictor of a device; of several precisions, each with its name."""
+    if not isinstance(engines, Engines):
+        return _card(engines)
+    cards = {estimator.precision.upper(): _card(estimator) for estimator in engines.estimators}
+    if len(cards) == 1:
+        return _card(engines.usual)
+    return ModelCard(
+        name="; ".join(dict.fromkeys(card.name for card in cards.values())),
+        provenance=engines.usual.provenance,
+        fitted_on="; ".join(dict.fromkeys(f"{name}: {card.fitted_on}" for name, card in cards.items())),
+        errors={f"{name}: {what}": said for name, card in cards.items() for what, said in card.errors.items()},
+        notes=tuple(dict.fromkeys(f"{name}: {note}" for name, card in cards.items() for note in card.notes)),
+    )
+
+
+def accuracy_card(accuracy: Predictor, precisions: Iterable[Precision]) -> ModelCard:
+    """Of the accuracy predictor; with what is to be known of INT8 where that is searched."""
+    card = accuracy.card
+    if INT8 not in precisions:
+        return card
+    note = (
+        "what INT8 costs is predicted from losses that others published of other detectors, and contained in the "
+        "accuracy: scaler accuracy validate --int8 says how wrong; FP16 costs less than the noise"
+    )
+    return replace(card, notes=(note, *card.notes))
+
+
+def _card(estimator: Estimator) -> ModelCard:
+    if not isinstance(estimator, CorrectedEstimator):
+        return _of_base(estimator)
+    card = _of_base(estimator.base)
+    count, found = len(estimator.observed), estimator.cross_validation
+    errors = {}
+    if found is not None:
+        before = f"{100 * found.error_before:.1f} % uncorrected"
+        errors["mean error on them, each left out"] = f"{100 * found.error:.1f} % ({before})"
+        errors["coverage of corrected 90 % intervals"] = f"{100 * found.coverage:.0f} %"
+    left = Counter(estimator.left_out)
+    return replace(
+        card,
+        name=f"{card.name}, corrected by {count} measured networks",
+        errors={**card.errors, **errors},
+        notes=(*card.notes, *(f"{many} measured networks are not used: {why}" for why, many in left.items())),
+    )
+
+
+def _of_base(estimator: Base) -> ModelCard:
     info = estimator.info
     if estimator.provenance == "estimated" or info is None:
         origin = f"{estimator.device.name}'s own model" if info else "the models of the calibrated devices"
@@ -49,7 +103,7 @@ def latency_card(estimator: Estimator) -> ModelCard:
     )
 
 
-def _others(estimator: Estimator) -> tuple[str, ...]:
+def _others(estimator: Base) -> tuple[str, ...]:
     """The tables that a device has for other settings than the one asked for."""
     known = [
         f"{info.precision} in {info.power_mode} ({info.provenance})"
@@ -106,9 +160,11 @@ def references(evaluator: Evaluator, estimator: Estimator) -> tuple[Reference, .
 
 
 def warm_starts(evaluator: Evaluator) -> tuple[Params, ...]:
-    """Every published detector that the space contains, each once: where a search starts."""
+    """Every published detector that the space contains, each once at each precision: where a search starts."""
     found: dict[str, Params] = {}
     for config in starting_points():
         if (params := evaluator.space.find(config)) is not None:
             found.setdefault(evaluator.space.candidate_id(params), params)
+    if isinstance(evaluator.space, PrecisionSpace):
+        return tuple({**params, PRECISION: one} for one in evaluator.space.precisions for params in found.values())
     return tuple(found.values())

@@ -16,6 +16,7 @@ from scaler.latency.fusion import block_kernels
 from scaler.latency.kernels import Kernel
 from scaler.latency.prediction import Z_90
 from scaler.search.evaluation import Evaluator, Network
+from scaler.search.precision import PRECISION, Engines, estimator_of, network_id
 from scaler.search.result import Candidate, Coverage, Interval, Share
 from scaler.space import Params
 
@@ -37,22 +38,23 @@ def kind_name(kernel: Kernel) -> str:
     return KIND_NAMES[kernel.op]
 
 
-def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Candidate:
+def describe(evaluator: Evaluator, engines: Engines | Estimator, params: Params) -> Candidate:
     """Everything that the reports say of a candidate on a device."""
-    network = evaluator.network(params)
-    prediction = estimator.estimate(network.graph)
+    network, estimator = evaluator.network(params), estimator_of(engines, params)
+    sums = estimator.sums(network.graph)
+    prediction, energy = estimator.predict([sums]), estimator.energy_mj([sums])
     frame, engine = float(prediction.frame[0]), float(prediction.engine[0])
     low, high = float(prediction.low[0]), float(prediction.high[0])
     spread = math.exp(Z_90 * float(prediction.engine_log_sd[0]))
     overhead, share = float(prediction.overhead[0]), float(prediction.table_share[0])
-    ap = evaluator.ap(params)
+    ap, loss = evaluator.ap(params, estimator.precision), evaluator.loss(params, estimator.precision)
     width = element_bytes(estimator.precision)
     modelled = estimator.fallback == "model"
     stages, kinds = breakdown(network, estimator, engine)
     identity = evaluator.space.candidate_id(params)
     return Candidate(
         id=identity,
-        params=dict(params),
+        params=dict(network.params),
         ap=Interval(ap.mean, ap.low, ap.high),
         ap_inside_support=ap.inside_support,
         ap_outside=ap.outside,
@@ -70,7 +72,10 @@ def describe(evaluator: Evaluator, estimator: Estimator, params: Params) -> Cand
         coverage=Coverage(table=share, model=(1 - share) * modelled, roofline=(1 - share) * (not modelled)),
         stages=stages,
         kinds=kinds,
-        trained=evaluator.accuracy.trained(identity),
+        trained=evaluator.accuracy.trained(network_id(evaluator.space, params)),
+        precision=str(params.get(PRECISION, "")),
+        ap_loss=None if loss is None else Interval(loss.mean, loss.low, loss.high),
+        energy_mj=None if energy is None else Interval(*(float(part[0]) for part in energy)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scaler.graph.graph import Layer
 from scaler.latency.estimator import Estimator, load_estimator
 from scaler.models.detectors.families import family_of
 from scaler.search import memory
+from scaler.search.candidates import named_candidates
 from scaler.search.cards import latency_card
 from scaler.search.describe import describe, kind_name, timed_kernels
 from scaler.search.evaluation import Evaluator, Network
@@ -44,7 +45,7 @@ class Question:
     accuracy: Path | None = None
     """A fit to the user's own runs; None takes that of the search, or the published laws."""
     precision: str | None = None
-    """None takes the device's default."""
+    """None takes that of the search's candidate, or the device's default."""
     power_mode: str | None = None
     overhead_ms: float | None = None
     lighten: bool = False
@@ -120,13 +121,16 @@ def explain(question: Question) -> Explanation:
     Raises:
         UserError: The candidate, device or file is unknown or malformed.
     """
+    picked = None
     if question.candidate.endswith(".json"):
         result = read_result(Path(question.candidate))
         chosen = _device_of(result, question.device)
-        params: Params = dict(_picked(chosen, question.pick).params)
+        picked = _picked(chosen, question.pick)
+        params: Params = dict(picked.params)
         space, device = read_space(result.space), chosen.device
         accuracy = _predictor_of(result, space, question.accuracy)
-        precision, mode = chosen.precision, question.power_mode or chosen.power_mode
+        precision = question.precision or picked.precision or chosen.precision
+        mode = question.power_mode or chosen.power_mode
     else:
         if question.device is None:
             raise UsageError("which device? give for instance --device nano")
@@ -137,7 +141,10 @@ def explain(question: Question) -> Explanation:
         precision, mode = profile.require_precision(question.precision), question.power_mode or profile.default_mode
     evaluator = Evaluator(space, accuracy)
     estimator = load_estimator(device, precision=precision, power_mode=mode, overhead_ms=question.overhead_ms)
-    return _explanation(evaluator, estimator, space.canonical(params), lighten_too=question.lighten)
+    explanation = _explanation(evaluator, estimator, space.canonical(params), lighten_too=question.lighten)
+    if picked is None or picked.precision != estimator.precision:
+        return explanation
+    return replace(explanation, candidate=replace(explanation.candidate, id=picked.id, precision=picked.precision))
 
 
 def _predictor_of(result: SearchResult, space: Space, accuracy: Path | None) -> Predictor:
@@ -207,21 +214,19 @@ def _device_of(result: SearchResult, name: str | None) -> DeviceResult:
 
 
 def _picked(device: DeviceResult, pick: str) -> Candidate:
-    by_id = {candidate.id: candidate for candidate in device.front}
-    if device.nearest is not None:
-        by_id.setdefault(device.nearest.id, device.nearest)
+    known = named_candidates(device)
     wanted = {"best": device.pick or (device.front[-1].id if device.front else None), "knee": device.knee}.get(
         pick, pick
     )
     if wanted is None and device.nearest is not None:
         wanted = device.nearest.id
-    if wanted not in by_id:
-        hint = nearest_name(pick, by_id)
+    if wanted not in known:
+        hint = nearest_name(pick, known)
         raise UsageError(
             f"no candidate {pick!r} on the front of {device.device}; give best, knee or an id"
             + (f" such as {hint}" if hint else "")
         )
-    return by_id[wanted]
+    return known[wanted]
 
 
 def named(text: str, space: Space) -> Params:

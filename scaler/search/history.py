@@ -49,7 +49,7 @@ class History:
         self.evaluated.append((params, scored))
         if place == self._figures.shape[1]:
             self._figures = np.hstack((self._figures, np.empty_like(self._figures)))
-        self._figures[:, place] = scored.ap, scored.frame_ms, max(scored.violations.values(), default=0.0)
+        self._figures[:, place] = scored.ap, scored.minimized, max(scored.violations.values(), default=0.0)
 
     def find(self, params: Params) -> Evaluated | None:
         """What this candidate scored, or None."""
@@ -61,9 +61,9 @@ class History:
         return key(params) in self._places
 
     def figures(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Accuracy, frame time in ms and largest violation (feasible where not above 0) of all, in order."""
-        ap, frame_ms, violation = self._figures[:, : len(self.evaluated)]
-        return ap, frame_ms, violation
+        """Accuracy, what is minimised, and largest violation (feasible where not above 0) of all, in order."""
+        ap, minimized, violation = self._figures[:, : len(self.evaluated)]
+        return ap, minimized, violation
 
     def new_near(self, params: Params, rng: np.random.Generator) -> Params | None:
         """This candidate if it is new, else a new neighbour, else any new one; None where none is left."""

@@ -232,7 +232,9 @@ def _timed(evaluator: Evaluator, estimator: Estimator, params: Params) -> _Timed
     frame = float(prediction.frame[0])
     ranked, kernels = _partition(network.graph, estimator, float(prediction.engine[0]), frame)
     overhead = float(prediction.overhead[0])
-    return _Timed(params, frame, overhead, network.cost.macs, evaluator.ap(params), ranked, kernels)
+    return _Timed(
+        params, frame, overhead, network.cost.macs, evaluator.ap(params, estimator.precision), ranked, kernels
+    )
 
 
 def _block_of(placement: str) -> str:

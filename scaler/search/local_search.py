@@ -104,16 +104,16 @@ class LocalSearch:
         return parent
 
 
-def _parents(ap: FloatArray, frame_ms: FloatArray, violation: FloatArray) -> tuple[Places, FloatArray]:
+def _parents(ap: FloatArray, minimized: FloatArray, violation: FloatArray) -> tuple[Places, FloatArray]:
     """The members of the feasible front and how wide the gaps around each are, in shares of the front."""
     feasible = np.flatnonzero(violation <= 0)
     if not feasible.size:
         nearest = np.argsort(violation, kind="stable")[:_NEAREST]
         return nearest, np.ones(nearest.size)
-    members = feasible[pareto_front(ap[feasible], frame_ms[feasible])]
+    members = feasible[pareto_front(ap[feasible], minimized[feasible])]
     if members.size < 3:
         return members, np.ones(members.size)
-    gain, cost = ap[members], frame_ms[members]
+    gain, cost = ap[members], minimized[members]
     steps = np.hypot(np.diff(gain) / np.ptp(gain), np.diff(cost) / np.ptp(cost))
     gaps = np.append(steps, 0) + np.append(0, steps)
     gaps[[0, -1]] = gaps.max()  # what lies beyond an end, nobody knows

@@ -4,6 +4,8 @@ A rule of thumb, not a measurement. While TensorRT builds, the file's FP32 weigh
 the builder's), beside the engine's own and its activations, for which the builder tries kernels in buffers as large
 again; system, CUDA context and libraries hold what `RESERVED_GIB` says. A CPU runtime builds no engine, but holds
 the weights twice as well.
+
+What a network takes while it runs is measured where the device's table knows it, else a rule of thumb too.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import math
 from scaler.cost import MIB, block_cost, graph_cost, peak_activation_elements
 from scaler.devices import Device, Gpu, Precision, element_bytes
 from scaler.graph.graph import Graph
+from scaler.latency.estimator import Estimator
+from scaler.latency.running_memory import MemoryLaw
 
-__all__ = ["RESERVED_GIB", "build_gib", "engine_mib", "excess", "surely_fits"]
+__all__ = ["RESERVED_GIB", "build_gib", "engine_mib", "excess", "law_of", "running_mib", "surely_fits"]
 
 GIB = 2**30
 RESERVED_GIB = 1.5
@@ -25,8 +29,26 @@ _SURE = 0.25
 
 
 def engine_mib(weights: int, activations: int, precision: Precision) -> float:
-    """MiB of folded weights and peak activations, both in elements, at batch 1: what a limit on the memory bounds."""
+    """MiB of folded weights and peak activations, both in elements, at batch 1: the least that an engine takes."""
     return (weights + activations) * element_bytes(precision) / MIB
+
+
+def law_of(estimator: Estimator) -> MemoryLaw | None:
+    """What measurements on the device say of running networks; None where its table has none at this precision."""
+    info = estimator.info
+    return info.memory if info is not None and info.precision == estimator.precision else None
+
+
+def running_mib(weights: int, activations: int, estimator: Estimator) -> float:
+    """MiB of a running network from its folded weights and peak activations in elements: what a limit bounds.
+
+    By the table's measurements where it has them, else `engine_mib`.
+    """
+    law = law_of(estimator)
+    if law is None:
+        return engine_mib(weights, activations, estimator.precision)
+    unit = element_bytes(estimator.precision) / MIB
+    return law.predict(weights * unit, activations * unit).mean
 
 
 def build_gib(graph: Graph, device: Device, precision: Precision) -> float:

@@ -95,7 +95,7 @@ class Verified:
     level_ms: float
     """The same at the speed that the machine had when the latency table was made; equal to `engine_ms` without one."""
     frame_ms: float | None = None
-    """Median of the whole frame: decoding, letterbox, network, NMS; None where it was not measured."""
+    """Median of the whole frame at that speed: decoding, letterbox, network, NMS; None where it was not measured."""
     parts_ms: dict[str, float] = field(default_factory=dict)
     """Medians of the frame's parts by name, in order: `decoding`, `letterbox`, `network`, `nms`."""
     dataset: str = ""
@@ -172,6 +172,11 @@ class Candidate:
     verified: tuple[Verified, ...] = ()
     """Its measurements on the device, oldest first; they never replace the predictions above."""
 
+    @property
+    def network(self) -> str:
+        """Id of its network, whatever the precision: what a training run is of."""
+        return self.id.removesuffix(f"-{self.precision}") if self.precision else self.id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
@@ -210,9 +215,10 @@ class DeviceResult:
     power_mode: str
     runtime: str
     precision: str
+    """Of the engines; of those that say none of their own, where several were searched."""
     target_fps: float | None
     front: tuple[Candidate, ...]
-    """Pareto-optimal feasible candidates, fastest first."""
+    """Pareto-optimal feasible candidates, fastest first; thriftiest first where the energy was minimised."""
     pick: str | None
     """Id of the most accurate candidate of the front that reaches the target; None where none does."""
     knee: str | None
@@ -223,7 +229,8 @@ class DeviceResult:
     """Where the target cannot be reached: the candidate that comes nearest to it."""
     references: tuple[Reference, ...]
     explored: tuple[tuple[float, float], ...]
-    """Every evaluated candidate as (frame time in ms, AP), for the background of the plot."""
+    """Every evaluated candidate as (frame time in ms, AP), for the background of the plot; as (energy of a frame in mJ,
+    AP) where the search minimised that."""
     latency_model: ModelCard
 
 
@@ -257,3 +264,5 @@ class SearchResult:
     """Number of classes of the networks; 0 is that of the published data set."""
     accuracy_file: str = ""
     """The fit to the user's own runs that predicted the accuracy; blank for the published laws."""
+    minimize: str = "latency"
+    """The objective beside the accuracy: `latency` or `energy`."""

@@ -56,6 +56,7 @@ def read_result(path: Path | str) -> SearchResult:
         devices=tuple(_device(device) for device in reader.tables("devices")),
         classes=reader.integer("classes", 0, minimum=0),
         accuracy_file=_text(reader, "accuracy_file", ""),
+        minimize=reader.choice("minimize", ("latency", "energy"), "latency"),
     )
     reader.finish()
     return result

@@ -26,7 +26,6 @@ STUDY_SCHEMA_VERSION = 1
 STALE_S = 300.0
 """A running trial that is older belongs to a worker that died."""
 
-_METRICS = ["AP", "frame_ms"]
 _DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 _ATTRIBUTE = "scaler"  # of the study: what its trials are about
 
@@ -39,6 +38,7 @@ class StoredStudy:
         name: Of the study.
         space: The search space.
         metadata: What a study must have been made for, to be continued.
+        minimized: Its second objective: `frame_ms` or `energy_mj`.
 
     Attributes:
         history: Every candidate that was evaluated, by whomever.
@@ -49,8 +49,10 @@ class StoredStudy:
         UserError: The storage fails, or the study is about something else.
     """
 
-    def __init__(self, storage: Storage, name: str, space: Space, metadata: Mapping[str, str]) -> None:
-        self._storage, self._name, self._flat = storage.name, name, FlatSpace(space)
+    def __init__(
+        self, storage: Storage, name: str, space: Space, metadata: Mapping[str, str], minimized: str = "frame_ms"
+    ) -> None:
+        self._storage, self._name, self._flat, self._minimized = storage.name, name, FlatSpace(space), minimized
         self.history = History(space)
         self.completed = 0
         self._read: set[int] = set()
@@ -90,7 +92,7 @@ class StoredStudy:
         """Write an evaluated candidate as a completed trial, in one go."""
         flat = self._flat.active(params)
         trial = create_trial(
-            values=[scored.ap, scored.frame_ms],
+            values=[scored.ap, scored.minimized],
             params=flat,
             distributions={name: self._flat.distributions[name] for name in flat},
             user_attrs=self._attributes(params, scored),
@@ -119,7 +121,7 @@ class StoredStudy:
                 trial.set_user_attr(name, value)
             for name, violation in scored.violations.items():
                 trial.set_constraint(name, violation)
-            self._study.tell(trial, [scored.ap, scored.frame_ms])
+            self._study.tell(trial, [scored.ap, scored.minimized])
         self.history.add(params, scored)
 
     def fail(self, trial: Trial) -> None:
@@ -145,17 +147,17 @@ class StoredStudy:
         """Check what the study is about, or write it into a new one; whether it is new."""
         where = f"{self._storage}: study {self._name!r}"
         if self._study.directions != _DIRECTIONS:
-            raise UserError(f"{where} has other objectives than {' up and '.join(_METRICS)} down; name another study")
+            raise UserError(f"{where} has other objectives than AP up and {self._minimized} down; name another study")
         stored = self._study.user_attrs.get(_ATTRIBUTE)
         if stored is None and not self._study.get_trials(deepcopy=False):
             self._study.set_user_attr(_ATTRIBUTE, about)
-            self._study.set_metric_names(_METRICS)
+            self._study.set_metric_names(["AP", self._minimized])
             return True
         if not isinstance(stored, dict):
             raise UserError(f"{where} was not made by scaler; name another study or storage")
-        for name in sorted(about, key=("schema_version", "space", "digest").__contains__, reverse=True):
-            if stored.get(name) != about[name]:
-                had, need = stored.get(name, "none"), about[name]
+        for name in sorted({**about, **stored}, key=("schema_version", "space", "digest").__contains__, reverse=True):
+            had, need = stored.get(name, "none"), about.get(name, "none")
+            if had != need:
                 what = "another version of the search space" if name == "digest" else f"{name} {had!r}, not {need!r}"
                 raise UserError(f"{where} was made for {what}; name another study or storage")
         return False
@@ -170,14 +172,26 @@ class StoredStudy:
             candidate = self.history.space.canonical(params)
         except UsageError:
             return
-        ap, frame_ms = trial.values
-        self.history.add(candidate, Evaluated(ap, frame_ms, dict(trial.constraints)))
+        if (scored := self._scored(trial)) is not None:
+            self.history.add(candidate, scored)
+
+    def _scored(self, trial: FrozenTrial) -> Evaluated | None:
+        """The scores of a trial; None where its frame time is missing beside the energy."""
+        ap, minimized = trial.values
+        if self._minimized == "frame_ms":
+            return Evaluated(ap, minimized, dict(trial.constraints))
+        frame_ms = trial.user_attrs.get("frame_ms")
+        frame_ms = trial.user_attrs.get("frame_ms")
+        if not isinstance(frame_ms, float) or not math.isfinite(frame_ms):
+            return None
+        return Evaluated(ap, frame_ms, dict(trial.constraints), minimized)
 
     def _attributes(self, params: Params, scored: Evaluated) -> dict[str, Any]:
         return {
             "id": self.history.space.candidate_id(params),
             "params": dict(params),
             "fps": round(1000 / scored.frame_ms, 2),
+            **({} if scored.energy_mj is None else {"frame_ms": scored.frame_ms}),
         }
 
 

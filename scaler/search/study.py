@@ -1,7 +1,7 @@
 """A study: proposes candidates, has them evaluated and keeps them where others can read them.
 
 Only this module, `stored`, `samplers` and `storage` know Optuna, and import it when a study is run. A study has
-two objectives (accuracy up, frame time down) and a constraint for each violation that the evaluation reports.
+two objectives (accuracy up, frame time or energy down) and a constraint for each violation that the evaluation reports.
 
 `auto` and `random` write a trial once, whole, when it is evaluated (about 1 ms on a journal file), so that a worker
 that is killed leaves nothing half done. Optuna's own samplers need a running trial and write every parameter
@@ -59,6 +59,8 @@ class StudyPlan:
     """Candidates to begin with; they must be in the space."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What makes results comparable, such as device and data set: a study of other metadata is refused."""
+    minimized: str = "frame_ms"
+    """The second objective: `frame_ms`, or `energy_mj` where every score has it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +114,7 @@ def run_study(
         from scaler.search.stored import StoredStudy  # noqa: PLC0415
 
         with with_storage(storage) as opened:
-            study = StoredStudy(opened, plan.name, space, plan.metadata)
+            study = StoredStudy(opened, plan.name, space, plan.metadata, plan.minimized)
             if plan.sampler == "exhaustive":
                 many = evaluate_many or (lambda candidates: [evaluate(params) for params in candidates])
                 interrupted = _exhaust(study, many, report)
@@ -215,9 +217,9 @@ def _exhaust(study: StoredStudy, evaluate_many: EvaluateMany, report: Progress) 
             for params, scored in zip(chunk, evaluate_many(chunk), strict=True):
                 study.history.add(params, scored)
             report(len(study.history), space.size)
-        ap, frame_ms, violation = study.history.figures()
+        ap, minimized, violation = study.history.figures()
         feasible = np.flatnonzero(violation <= 0)
-        for place in feasible[pareto_front(ap[feasible], frame_ms[feasible])]:
+        for place in feasible[pareto_front(ap[feasible], minimized[feasible])]:
             params, scored = study.history.evaluated[place]
             if not stored.knows(params):
                 study.add(params, scored)

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from scaler.accuracy.runs import Run
 from scaler.errors import UserError
-from scaler.search.result import Candidate, DeviceResult, SearchResult, Trained
+from scaler.search.candidates import candidates_of, changed
+from scaler.search.result import Candidate, SearchResult, Trained
 
 __all__ = ["trained_of", "with_run", "with_trained_of"]
 
@@ -39,7 +40,7 @@ def trained_of(run: Run, name: str, metric: str) -> Trained:
 
 
 def with_run(result: SearchResult, run: Run, name: str) -> SearchResult:
-    """The result with a finished run beside its candidate, on every device that has it.
+    """The result with a finished run beside its candidate, on every device that has it, at every precision.
 
     It replaces what it repeats: the run of the same folder, data set, recipe and length, and itself under another name.
 
@@ -48,14 +49,14 @@ def with_run(result: SearchResult, run: Run, name: str) -> SearchResult:
     """
     if not run.finished or run.metrics is None:
         raise UserError(f"the run {name} is not finished: its accuracy is not recorded")
-    known = {candidate.id for device in result.devices for candidate in _candidates(device)}
+    known = {candidate.network for device in result.devices for candidate in candidates_of(device)}
     if run.candidate not in known:
         what = f"of the candidate {run.candidate!r}" if run.candidate else "of no candidate of a search"
         raise UserError(f"the run {name} is {what}, which this result does not have: its accuracy is not recorded")
     new = trained_of(run, name, result.metric)
 
     def added(candidate: Candidate) -> Candidate:
-        if candidate.id != run.candidate:
+        if candidate.network != run.candidate:
             return candidate
         kept = [one for one in candidate.trained if _place(one) != _place(new) and _same(one) != _same(new)]
         return replace(candidate, trained=tuple(sorted([*kept, new], key=lambda one: (one.created, one.run))))
@@ -68,13 +69,13 @@ def with_trained_of(result: SearchResult, old: SearchResult) -> SearchResult:
     recorded: dict[str, dict[_Key, Trained]] = {}
     for source in (old, result):
         for device in source.devices:
-            for candidate in _candidates(device):
-                recorded.setdefault(candidate.id, {}).update({_same(one): one for one in candidate.trained})
+            for candidate in candidates_of(device):
+                recorded.setdefault(candidate.network, {}).update({_same(one): one for one in candidate.trained})
     if not any(recorded.values()):
         return result
 
     def kept(candidate: Candidate) -> Candidate:
-        runs = sorted(recorded[candidate.id].values(), key=lambda one: (one.created, one.run))
+        runs = sorted(recorded[candidate.network].values(), key=lambda one: (one.created, one.run))
         return replace(candidate, trained=tuple(runs))
 
     return _changed(result, kept)
@@ -90,17 +91,5 @@ def _same(one: Trained) -> _Key:
     return one.dataset, one.recipe, one.epochs, one.created, one.ap, one.ap50
 
 
-def _candidates(device: DeviceResult) -> tuple[Candidate, ...]:
-    return device.front if device.nearest is None else (*device.front, device.nearest)
-
-
 def _changed(result: SearchResult, change: Callable[[Candidate], Candidate]) -> SearchResult:
-    devices = tuple(
-        replace(
-            device,
-            front=tuple(change(candidate) for candidate in device.front),
-            nearest=None if device.nearest is None else change(device.nearest),
-        )
-        for device in result.devices
-    )
-    return replace(result, devices=devices)
+    return replace(result, devices=tuple(changed(device, change) for device in result.devices))

@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple
 
-from device import FailedError, StopError, Trtexec, ends_of, fresh, run
+from device import FailedError, Recording, StopError, Trtexec, ends_of, fresh, run, tool
 
 LARGEST_SPREAD = 0.10  # between rounds; above it the network is measured again
 MOST_TRIES = 3
@@ -86,6 +86,7 @@ class Bench:
         self.reference = work / "reference.engine"
         self.log = work / "trtexec.log"
         self.commands: List[str] = []
+        self.said = ""  # by trtexec when it last ran the network: of its memory, among others
 
     def call(self, stage: str, timeout: float, **values: object) -> None:
         """Run one stage of trtexec."""
@@ -145,6 +146,7 @@ class Bench:
         for number in range(self.settings.rounds):
             say(f"round {number + 1} of {self.settings.rounds}")
             network = self.time(engine, "the network", folder / f"times-network-{number}.json")
+            self.said = ends_of(self.log)
             after = self.time(self.reference, "the reference", folder / f"times-reference-{number + 1}.json")
             quotients.append(2 * network / (before + after))
             before = after
@@ -184,6 +186,23 @@ class Bench:
                 with contextlib.suppress(OSError):
                     path.unlink()
             raise FailedError(f"profiling: {failed}") from None
+
+    def power(self, engine: Path, folder: Path, seconds: int) -> None:
+        """Run the network once more beside tegrastats, where there is one; times of this run count for nothing else."""
+        if tool("tegrastats") is None:
+            return
+        settings, lines, times = self.settings, folder / "power.txt", folder / "times-power.json"
+        self.settings = settings._replace(duration=seconds)
+        try:
+            with Recording(lines):
+                self.time(engine, "the network beside tegrastats", times)
+        except FailedError:
+            for path in (lines, times):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+        finally:
+            self.settings = settings
 
 
 def tail(log: Path) -> str:

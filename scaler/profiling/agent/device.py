@@ -70,6 +70,8 @@ STATE_FILES = (  # how it is at the moment
     "sys/class/hwmon/hwmon*/oc*_event_cnt",
 )
 FILE_BYTES = 2**16  # kept of each
+POWER_INTERVAL_MS = 100
+FIRST_LINE_SECONDS = 3
 
 
 class StopError(Exception):
@@ -291,6 +293,38 @@ def ask_tool(name: str, arguments: Sequence[str]) -> Tuple[int, str]:
         said = (text.strip().splitlines() or ["nothing"])[-1]
         text = f"{name} was not permitted; it said: {said[:200]}"
     return code, text
+
+
+class Recording:
+    """What tegrastats says while a block runs, into a file; no file where there is no tegrastats."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.process: Optional[subprocess.Popen[bytes]] = None
+
+    def __enter__(self) -> "Recording":
+        """Start it, and wait for its first line."""
+        program = tool("tegrastats")
+        if program is None:
+            return self
+        with self.path.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [program, "--interval", str(POWER_INTERVAL_MS)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=die_with_parent,  # noqa: PLW1509  (this program has one thread)
+            )
+        end = time.monotonic() + FIRST_LINE_SECONDS
+        while not self.path.stat().st_size and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
 
 def tegrastats_lines() -> str:

@@ -5,14 +5,16 @@ Python 3.6 and its standard library are enough. `measure.sh` beside it starts it
 where there is no Python. A network is timed in rounds, its own time between two of the reference network, so that drift
 of the device cancels in the quotient. What comes out, for `scaler profile import`::
 
+    results/idle-power.txt                                    what tegrastats says with nothing running
     results/plan.json, run.json, system.txt, SHA256SUMS       what was asked for, by what it was measured
     results/networks/<id>/        one network; appears by a rename, so it is whole or not there
         result.json               how it went; `error` is empty where it went well
         times-reference-<i>.json, times-network-<i>.json      trtexec --exportTimes; one reference more than rounds
         profile.json, layers.json                             --exportProfile and, from TensorRT 8.2, --exportLayerInfo
         times-reference-profile.json                          the reference again, right after the profile
+        power.txt, times-power.json                           tegrastats during one more run, and the times of that run
         before-*.txt, after-*.txt, notes.txt                  what the system tells, and what it does not
-        build.log, error.log, commands.txt, SHA256SUMS
+        build.log, run.log, error.log, commands.txt, SHA256SUMS
 """
 # ruff: noqa: UP006, UP035, UP045  (the syntax and the library of Python 3.6)
 
@@ -34,6 +36,7 @@ from device import (
     FIXED_FILES,
     SUMS,
     FailedError,
+    Recording,
     StopError,
     damaged,
     ends_of,
@@ -42,11 +45,13 @@ from device import (
     note_conditions,
     sha256,
     texts_of,
+    tool,
     write,
     write_sums,
 )
 
 SCHEMA_VERSION = 1
+POWER_SECONDS = 6
 MOST_STARTS = 3  # of a network during which the device or this program died
 SPARE_DISK_BYTES = 64 * 2**20
 RESULT_BYTES = 2**20  # what the files of one network take, roughly
@@ -119,6 +124,7 @@ class Campaign:
     def __init__(self, bundle: Bundle, bench: Bench, out: Path, root: Path) -> None:
         self.bundle, self.bench, self.out, self.root = bundle, bench, out, root
         self.done, self.begun = out / "networks", out / "work" / "begun"
+        self.power_seconds = POWER_SECONDS
 
     def prepare(self) -> None:
         """Write down what is measured by what; refuse to go on with results of something else."""
@@ -144,6 +150,16 @@ class Campaign:
         shutil.copyfile(str(self.bundle.folder / "plan.json"), str(self.out / "plan.json"))
         write(self.out / "run.json", json.dumps(header, indent=1) + "\n")
         write(self.out / "system.txt", texts_of(self.root, FIXED_FILES))
+        write_sums(self.out)
+
+    def note_idle(self, seconds: float) -> None:
+        """Write down once what tegrastats says before anything runs."""
+        path, passing = self.out / "idle-power.txt", self.out / "work" / "idle-power.txt"
+        if path.is_file() or tool("tegrastats") is None:
+            return
+        with Recording(passing):
+            time.sleep(seconds)
+        passing.replace(path)
         write_sums(self.out)
 
     def finished(self, network: str) -> Dict[str, Any]:
@@ -210,11 +226,16 @@ class Campaign:
             self.bench.build(network, engine)
             write(folder / "build.log", ends_of(self.bench.log))
             timed = self.bench.steady_rounds(engine, folder, say.stage)
-            say.stage("layer by layer")
-            try:
-                self.bench.profile(engine, folder)
-            except FailedError as failed:
-                notes.append(str(failed))
+            write(folder / "run.log", self.bench.said)
+            for stage, measure in (
+                ("power", lambda: self.bench.power(engine, folder, self.power_seconds)),
+                ("layer by layer", lambda: self.bench.profile(engine, folder)),
+            ):
+                say.stage(stage)
+                try:
+                    measure()
+                except FailedError as failed:
+                    notes.append(str(failed))
             return timed
         finally:
             for path in self.bench.work.glob(f"{network}.engine*"):
@@ -317,6 +338,7 @@ def read_arguments(arguments: Optional[List[str]]) -> argparse.Namespace:
     for name, default, text in (
         ("rounds", 4, "timed runs of a network, the reference before and after each"),
         ("duration", 3, "seconds of a timed run"),
+        ("power-seconds", POWER_SECONDS, "seconds of the run beside which power is read"),
         ("warm-up", 1000, "milliseconds before a timed run"),
         ("workspace", 512, "MiB of memory that TensorRT may use to build"),
         ("build-timeout", 3600, "seconds until a build is given up"),
@@ -340,8 +362,10 @@ def measure_all(options: argparse.Namespace) -> None:
             bundle, Bench(trtexec, settings, bundle, work, options.build_timeout), out, options.system_root
         )
         campaign.prepare()
+        campaign.power_seconds = options.power_seconds
         if not options.pack:
             check_disk(bundle, out)
+            campaign.note_idle(options.power_seconds / 2)
             work_through(campaign, options.retry_failed)
         print(summary(campaign, pack(out)))
 

@@ -35,11 +35,12 @@ fi
 
 usage() {
     say "usage: measure.sh [--out FOLDER] [--trtexec FILE] [--retry-failed] [--pack] [--rounds N] [--duration SECONDS]
-                  [--warm-up MILLISECONDS] [--workspace MIB] [--build-timeout SECONDS] [--system-root FOLDER]"
+                  [--power-seconds SECONDS] [--warm-up MILLISECONDS] [--workspace MIB] [--build-timeout SECONDS]
+                  [--system-root FOLDER]"
 }
 
 out=$here/results trtexec='' retry='' pack='' rounds=4 duration=3 warm_up=1000 workspace=512 build_timeout=3600 root=/
-run_timeout=900
+power_seconds=6 run_timeout=900
 
 number() {
     case $2 in '' | 0 | *[!0-9]*) die "$1 $2: expected a whole number of 1 or more" ;; esac
@@ -62,6 +63,7 @@ while [ $# -gt 0 ]; do
         --system-root) root=$1 ;;
         --rounds) number "$option" "$1" && rounds=$1 ;;
         --duration) number "$option" "$1" && duration=$1 ;;
+        --power-seconds) number "$option" "$1" && power_seconds=$1 ;;
         --warm-up) number "$option" "$1" && warm_up=$1 ;;
         --workspace) number "$option" "$1" && workspace=$1 ;;
         --build-timeout) number "$option" "$1" && build_timeout=$1 ;;
@@ -172,7 +174,9 @@ if running "$work/trtexec.pid" trtexec; then # left by a run that was killed
 fi
 say $$ >"$work/pid"
 
+stats=''
 interrupted() {
+    [ -z "$stats" ] || kill -9 "$stats" 2>/dev/null
     [ -s "$work/trtexec.pid" ] && kill "$(cat "$work/trtexec.pid")" 2>/dev/null
     rm -f "$work/pid" "$work/trtexec.pid"
     printf '\nstopped; run again to go on\n' >&2
@@ -203,6 +207,30 @@ fi
 
 note() { grep -qxF "$*" "$folder/notes.txt" || say "$*" >>"$folder/notes.txt"; }
 
+start_stats() { # interval, file, lines: start tegrastats and wait for its first lines; fails where there is none
+    tool=$(PATH=$PATH:/usr/sbin:/sbin command -v tegrastats) || return 1
+    "$tool" --interval "$1" >"$2" 2>/dev/null </dev/null &
+    stats=$! waited=0
+    while [ $waited -lt 30 ] && kill -0 $stats 2>/dev/null && [ "$(wc -l <"$2")" -lt "$3" ]; do
+        sleep 0.1
+        waited=$((waited + 1))
+    done
+}
+
+end_stats() {
+    kill -9 "$stats" 2>/dev/null
+    wait "$stats" 2>/dev/null
+    stats=''
+}
+
+keep_log() { # file: the log, its middle left out where it is long
+    if [ "$(wc -c <"$log")" -gt 65536 ]; then
+        { head -c 32768 "$log" && printf '\n[...]\n' && tail -c 32768 "$log"; } >"$1"
+    else
+        cp "$log" "$1"
+    fi
+}
+
 conditions() { # before or after: as the system tells them
     for name in nvpmodel jetson_clocks; do
         option=-q
@@ -218,15 +246,8 @@ conditions() { # before or after: as the system tells them
         fi
     done
     : >"$folder/$1-tegrastats.txt"
-    if tool=$(PATH=$PATH:/usr/sbin:/sbin command -v tegrastats); then
-        "$tool" --interval 200 >"$folder/$1-tegrastats.txt" 2>/dev/null </dev/null &
-        pid=$! waited=0
-        while [ $waited -lt 30 ] && kill -0 $pid 2>/dev/null && [ "$(wc -l <"$folder/$1-tegrastats.txt")" -lt 4 ]; do
-            sleep 0.1
-            waited=$((waited + 1))
-        done
-        kill -9 $pid 2>/dev/null
-        wait $pid 2>/dev/null
+    if start_stats 200 "$folder/$1-tegrastats.txt" 4; then
+        end_stats
     fi
     texts_of proc/meminfo var/lib/nvpmodel/status 'sys/class/devfreq/*/cur_freq' 'sys/class/devfreq/*/min_freq' \
         'sys/class/devfreq/*/max_freq' 'sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_*_freq' \
@@ -295,20 +316,29 @@ time_engine() { # what, engine, file
     fi
 }
 
+power() { # run $network once more beside tegrastats, where there is one
+    start_stats 100 "$folder/power.txt" 1 || return 0
+    usual=$duration duration=$power_seconds
+    if ! time_engine "the network beside tegrastats" "$work/$network.engine" "$folder/times-power.json"; then
+        note "$failure"
+        rm -f "$folder/power.txt" "$folder/times-power.json"
+    fi
+    duration=$usual
+    end_stats
+}
+
 measure() { # fill the folder of $network; the reason in `failure` if it fails
     build "$network" "$work/$network.engine" || return 1
-    if [ "$(wc -c <"$log")" -gt 65536 ]; then
-        { head -c 32768 "$log" && printf '\n[...]\n' && tail -c 32768 "$log"; } >"$folder/build.log"
-    else
-        cp "$log" "$folder/build.log"
-    fi
+    keep_log "$folder/build.log"
     time_engine "the reference" "$work/reference.engine" "$folder/times-reference-0.json" || return 1
     round=0
     while [ $round -lt "$rounds" ]; do
         time_engine "the network" "$work/$network.engine" "$folder/times-network-$round.json" || return 1
+        keep_log "$folder/run.log"
         round=$((round + 1))
         time_engine "the reference" "$work/reference.engine" "$folder/times-reference-$round.json" || return 1
     done
+    power
     set -- --dumpProfile "--exportProfile=$folder/profile.json"
     at_least 80200 && set -- "$@" --profilingVerbosity=detailed "--exportLayerInfo=$folder/layers.json"
     if ! run "profiling" "$work/$network.engine" "$@" ||
@@ -351,6 +381,12 @@ else
     todo=''
 fi
 if [ -n "$todo" ]; then
+    if [ ! -f "$out/idle-power.txt" ] && start_stats 100 "$work/idle-power.txt" 1; then
+        sleep $((power_seconds / 2))
+        end_stats
+        mv "$work/idle-power.txt" "$out/idle-power.txt"
+        sums "$out"
+    fi
     find "$work" -name '*.engine*' ! -name reference.engine -exec rm -f {} + # left by a run that was killed
     rm -rf "$folder" && mkdir -p "$folder"
     if ! { [ -s "$work/reference.engine" ] &&

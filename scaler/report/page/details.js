@@ -35,20 +35,27 @@ function drawDetails(device, candidate) {
   }
   const roles = candidate.roles.map((role) => badge(role, ROLES[role]));
   const place = candidate.rank === null ? "beside the front" : `number ${candidate.rank} of the front`;
-  const facts = candidate.facts.flatMap((fact) => [
+  const list = (facts) => element("dl", { class: "facts" }, ...facts.flatMap((fact) => [
     element("dt", {}, fact.label),
     element("dd", {}, fact.value, fact.note ? element("small", {}, fact.note) : null),
-  ]);
+  ]));
   const source = candidate.coverage.map((part) => `${part.text} ${part.name}`).join(", ");
   fill(card,
     element("h2", { id: "details-name" }, candidate.head || candidate.id),
     element("p", { class: "rest" }, candidate.tail),
     element("p", { class: "id" }, element("code", {}, candidate.id), `, ${place}`),
-    element("div", { class: "badges" }, ...roles, badge(device.provenance, `latency ${device.provenance}`, PROVENANCE[device.provenance])),
+    element("div", { class: "badges" }, ...roles, badge(candidate.provenance, `latency ${candidate.provenance}`, PROVENANCE[candidate.provenance]),
+      candidate.verified ? badge(candidate.verified.state === "broken" ? "broken" : "verified", VERIFIED[candidate.verified.state], candidate.verified.promise) : null),
     candidate.outside.length ? element("p", { class: "warning" }, `Accuracy is extrapolated: ${candidate.outside.join("; ")}.`) : null,
     element("div", { class: "details-body" },
       element("div", {},
-        element("dl", { class: "facts" }, ...facts),
-        element("p", { class: "source" }, source ? `Engine time from: ${source}.` : "")),
+        list(candidate.facts),
+        element("p", { class: "source" }, source ? `Engine time from: ${source}.` : ""),
+        ...(candidate.verified ? [
+          element("h2", { class: "measured" }, "Measured on the device"),
+          candidate.verified.promise ? element("p", { class: `verified ${candidate.verified.state}` }, `${candidate.verified.promise}.`) : null,
+          list(candidate.device_facts),
+          candidate.verified.warnings.length ? element("p", { class: "source" }, `${candidate.verified.warnings.join("; ")}.`) : null,
+        ] : [])),
       breakdown(candidate)));
 }

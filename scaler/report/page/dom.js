@@ -57,4 +57,6 @@ const PROVENANCE = {
 const ROLES = { pick: "★ pick", knee: "◆ knee", nearest: "▸ nearest to the target" };
 const MARKS = { pick: "★", nearest: "▸", knee: "◆" };
 
+const VERIFIED = { holds: "✓ held on the device", broken: "✗ promise broken on the device", slow: "measured on the device", "": "measured on the device" };
+
 const badge = (kind, text, title) => element("span", { class: `badge ${kind}`, title }, text);

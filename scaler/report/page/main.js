@@ -11,7 +11,7 @@ function headline() {
   const only = report.devices.length === 1 ? report.devices[0] : null;
   const targets = [...new Set(report.devices.map((device) => device.target_text).filter(Boolean))].join(" and ");
   byId("headline").textContent = `Detectors for ${only ? only.title : `${report.devices.length} devices`}${targets ? ` at ${targets}` : ""}`;
-  byId("lead").textContent = `The Pareto front between ${report.metric} and frame time, from the ${report.space_size} networks of the ${report.space} space. All figures are predictions unless called published, measured or trained.`;
+  byId("lead").textContent = `The Pareto front between ${report.metric} and ${report.minimize === "energy" ? "the energy of a frame" : "frame time"}, from the ${report.space_size} networks of the ${report.space} space. All figures are predictions unless called published, measured or trained.`;
   fill(byId("stamp"), element("span", { class: "long" }, "Search report, "), report.created.replace("T", " ").replace(/(:\d\d)(\.\d+)?(\+00:00|Z)$/, "$1 UTC"));
   byId("noise").textContent = report.noise;
 }
@@ -55,9 +55,17 @@ function drawVerdict(device) {
     element("div", { class: "kpis" },
       kpi(report.metric, best.ap.text, "", best.ap.ends),
       kpi("Frame rate", best.fps.text, "FPS", best.fps.ends),
-      kpi("Frame time", best.frame.text, "ms", `${best.engine.text} engine + ${best.overhead}`),
+      best.energy ? kpi("Energy of a frame", best.energy.text, "mJ", best.energy.ends) : kpi("Frame time", best.frame.text, "ms", `${best.engine.text} engine + ${best.overhead}`),
       device.target ? kpi(`Reaches ${device.target_text}`, best.reach.text, "", "probability") : kpi("Parameters", best.params.text, "", "")),
+    best.verified ? verifiedLine(best.verified) : null,
     element("p", { class: "message" }, device.message));
+}
+
+function verifiedLine(verified) {
+  const accuracy = verified.value ? `, ${report.metric.split(" ").pop()} ${verified.value} on ${verified.on}` : "";
+  const words = verified.state === "broken" ? "Measured on the device, the promise breaks. " : "Measured on the device. ";
+  return element("p", { class: `verified ${verified.state}` }, element("b", {}, words),
+    `${verified.promise || `${verified.fps.text} FPS, ${verified.of}`}. Engine ${verified.engine.text} ms (${verified.engine.deviation})${accuracy}.`);
 }
 
 function modelCard(model) {
@@ -114,6 +122,7 @@ function showDevice(index) {
   const present = (role) => device.candidates.some((candidate) => candidate.roles.includes(role));
   const legend = ["pick", "nearest", "knee"].filter(present).map((role) => ROLES[role]);
   if (device.candidates.some((candidate) => candidate.outside.length)) legend.push("† accuracy extrapolated");
+  if (device.candidates.some((candidate) => candidate.verified?.state === "broken")) legend.push("✗ promise broken when measured on the device");
   byId("table-legend").textContent = legend.join("   ");
   fill(byId("models"), modelCard(device.latency_model), modelCard(report.accuracy_model));
   show(kept);
@@ -124,7 +133,9 @@ function start() {
   drawSearch();
   drawTabs();
   plotState.react = choose;
-  switcher(byId("axis-switch"), [["frame", "Frame time"], ["fps", "FPS"]], plotState.axis, (axis) => {
+  const energy = report.devices.some((device) => device.candidates.some((candidate) => candidate.energy));
+  plotState.axis = report.minimize === "energy" ? "energy" : "frame";
+  switcher(byId("axis-switch"), [["frame", "Frame time"], ["fps", "FPS"], ...(energy ? [["energy", "Energy"]] : [])], plotState.axis, (axis) => {
     plotState.axis = axis;
     drawPlot(report.metric);
   });

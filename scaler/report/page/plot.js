@@ -25,8 +25,12 @@ function niceTicks(low, high) {
   return ticks;
 }
 
-const inAxis = (ms) => (plotState.axis === "frame" ? ms : 1000 / ms);
-const figureOf = (candidate) => (plotState.axis === "frame" ? candidate.frame : candidate.fps);
+const inAxis = (ms) => (plotState.axis === "fps" ? 1000 / ms : ms);
+const figureOf = (candidate) => candidate[plotState.axis];
+// Whether the axis is what the search made small: the front is a staircase there, and what was explored has a place.
+const isObjective = () => (plotState.axis === "energy") === (report.minimize === "energy");
+const isTime = () => plotState.axis !== "energy";
+const AXIS_TITLES = { frame: "frame time in ms (engine and overhead)", fps: "frames per second", energy: "energy of a frame in mJ" };
 
 // How far below the best AP the plot reaches at first: what lies below would flatten the rest. Zooming shows it.
 const SHOWN_AP = 40;
@@ -34,15 +38,16 @@ const SHOWN_AP = 40;
 function extentOf(device) {
   const xs = [];
   const ys = [];
-  for (const candidate of device.candidates) {
+  for (const candidate of device.candidates.filter(figureOf)) {
     xs.push(figureOf(candidate).low, figureOf(candidate).high);
     ys.push(candidate.ap.low, candidate.ap.high);
     if (candidate.trained?.comparable) ys.push(candidate.trained.value);
+    if (candidate.verified?.[plotState.axis]) xs.push(candidate.verified[plotState.axis].mean);
   }
-  for (const reference of device.references) {
+  for (const reference of isTime() ? device.references : []) {
     if (reference.fps.value) { xs.push(inAxis(1000 / reference.fps.value)); ys.push(reference.ap.value); }
   }
-  if (device.target) xs.push(inAxis(1000 / device.target));
+  if (device.target && isTime()) xs.push(inAxis(1000 / device.target));
   if (!xs.length) return { x: [1, 100], y: [0, 100] };
   const [low, high] = [Math.max(Math.min(...xs), 1e-3), Math.max(...xs)];
   const factor = Math.max((high / low) ** 0.06, 1.04);
@@ -56,7 +61,10 @@ function hoverText(metric, candidate) {
   return `<b>${literal(candidate.head || candidate.id)}</b><br>${literal(candidate.tail)}<br>`
     + `${literal(metric)} <b>${candidate.ap.text}</b> (${candidate.ap.ends})${candidate.outside.length ? " extrapolated" : ""}<br>`
     + (candidate.trained ? `${literal(candidate.trained.metric)} <b>${candidate.trained.text}</b> measured, ${literal(candidate.trained.on)}<br>` : "")
-    + `<b>${candidate.frame.text} ms</b> a frame, <b>${candidate.fps.text} FPS</b> (${candidate.fps.ends})`;
+    + (candidate.verified ? `<b>${candidate.verified.fps.text} FPS</b> on the device (${candidate.verified.of}, ${candidate.verified.deviation})<br>` : "")
+    + (candidate.loss ? `INT8 loss ${candidate.loss.text} (${candidate.loss.ends}) in it<br>` : "")
+    + `<b>${candidate.frame.text} ms</b> a frame, <b>${candidate.fps.text} FPS</b> (${candidate.fps.ends})`
+    + (candidate.energy ? `<br><b>${candidate.energy.text} mJ</b> a frame (${candidate.energy.ends})` : "");
 }
 
 function candidateTrace(name, candidates, marker, metric, extra = {}) {
@@ -80,22 +88,25 @@ function spread(figures, colour) {
 }
 
 function traces(device, metric, ink) {
-  const front = device.candidates.filter((candidate) => candidate.rank !== null);
-  const chosen = device.candidates.filter((candidate) => candidate.id === plotState.selected);
-  const role = (name) => device.candidates.filter((candidate) => candidate.roles.includes(name));
-  const published = device.references.filter((reference) => reference.fps.value);
+  const shown = device.candidates.filter(figureOf);
+  const front = shown.filter((candidate) => candidate.rank !== null);
+  const chosen = shown.filter((candidate) => candidate.id === plotState.selected);
+  const role = (name) => shown.filter((candidate) => candidate.roles.includes(name));
+  const published = isTime() ? device.references.filter((reference) => reference.fps.value) : [];
+  const explored = isObjective() ? device.explored : [];
+  const stairs = isObjective() ? front : [];
   const faint = `color-mix(in srgb, ${ink.accent} 32%, transparent)`;
   const bars = { error_x: spread(front.map(figureOf), ink.fade), error_y: spread(front.map((c) => c.ap), ink.fade) };
   return [
     {
       name: "explored", type: "scatter", mode: "markers", hoverinfo: "skip",
-      marker: { size: byId("plot").clientWidth < 520 || device.explored.length > 2000 ? 3 : 4, color: ink.dots },
-      x: device.explored.map((point) => inAxis(point[0])), y: device.explored.map((point) => point[1]),
+      marker: { size: byId("plot").clientWidth < 520 || explored.length > 2000 ? 3 : 4, color: ink.dots },
+      x: explored.map((point) => inAxis(point[0])), y: explored.map((point) => point[1]),
     },
     {
       type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false,
       line: { shape: "hv", color: ink.accent, width: 1.6 }, opacity: 0.75,
-      x: front.map((candidate) => figureOf(candidate).mean), y: front.map((candidate) => candidate.ap.mean),
+      x: stairs.map((candidate) => figureOf(candidate).mean), y: stairs.map((candidate) => candidate.ap.mean),
     },
     candidateTrace("Pareto front", front, { size: 9, color: ink.accent, line: { width: 1.5, color: ink.card } }, metric, bars),
     {
@@ -110,7 +121,8 @@ function traces(device, metric, ink) {
     candidateTrace("knee", role("knee"), { symbol: "diamond", size: 12, color: ink.accent, line: { width: 1.5, color: ink.card } }, metric),
     candidateTrace("nearest to the target", role("nearest"), { symbol: "triangle-right", size: 14, color: ink.warn, line: { width: 1.5, color: ink.card } }, metric),
     candidateTrace("pick", role("pick"), { symbol: "star", size: 18, color: ink.good, line: { width: 1.5, color: ink.card } }, metric),
-    ...measuredTraces(device.candidates.filter((candidate) => candidate.trained?.comparable), metric, ink),
+    ...verifiedTraces(shown.filter((candidate) => candidate.verified?.[plotState.axis]), metric, ink),
+    ...measuredTraces(shown.filter((candidate) => candidate.trained?.comparable), metric, ink),
     candidateTrace("selected", chosen, { symbol: "circle-open", size: 25, color: ink.ink, line: { width: 2 } }, metric, { hoverinfo: "skip", hovertemplate: null, showlegend: false }),
   ].filter((trace) => trace.x.length);
 }
@@ -133,8 +145,25 @@ function measuredTraces(candidates, metric, ink) {
   ];
 }
 
+// The device's own time: a ring, and a cross where a promise broke, tied to the prediction.
+function verifiedTraces(candidates, metric, ink) {
+  if (!candidates.length) return [];
+  const place = (candidate) => candidate.verified[plotState.axis].mean;
+  const trace = (name, some, marker) => ({ ...candidateTrace(name, some, marker, metric), x: some.map(place) });
+  const broken = (candidate) => candidate.verified.state === "broken";
+  return [
+    {
+      type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: ink.soft, width: 1.2, dash: "dot" },
+      x: candidates.flatMap((candidate) => [figureOf(candidate).mean, place(candidate), null]),
+      y: candidates.flatMap((candidate) => [candidate.ap.mean, candidate.ap.mean, null]),
+    },
+    trace("measured on the device", candidates.filter((c) => !broken(c)), { symbol: "circle", size: 8, color: ink.card, line: { width: 2.2, color: ink.good } }),
+    trace("promise broken on the device", candidates.filter(broken), { symbol: "x", size: 10, color: ink.bad, line: { width: 1.2, color: ink.card } }),
+  ];
+}
+
 function targetShapes(device, extent, ink) {
-  if (!device.target) return { shapes: [], annotations: [] };
+  if (!device.target || !isTime()) return { shapes: [], annotations: [] };
   const line = inAxis(1000 / device.target);
   const isFrame = plotState.axis === "frame";
   const rule = { type: "line", x0: line, x1: line, yref: "paper", y0: 0, y1: 1, line: { color: ink.soft, width: 1.4, dash: "dash" } };
@@ -154,10 +183,11 @@ function targetShapes(device, extent, ink) {
 
 function pickNote(device, ink) {
   const marked = device.candidates.find((candidate) => candidate.roles.includes("pick"));
-  if (!marked || byId("plot").clientWidth < 520) return [];
+  const left = plotState.axis !== "fps";
+  if (!marked || !figureOf(marked) || byId("plot").clientWidth < 520) return [];
   return [{
-    x: Math.log10(figureOf(marked).mean), y: marked.ap.mean, ax: plotState.axis === "frame" ? -70 : 70, ay: -46,
-    xanchor: plotState.axis === "frame" ? "right" : "left", align: "left", arrowhead: 0, arrowwidth: 1, arrowcolor: ink.muted, standoff: 11,
+    x: Math.log10(figureOf(marked).mean), y: marked.ap.mean, ax: left ? -70 : 70, ay: -46,
+    xanchor: left ? "right" : "left", align: "left", arrowhead: 0, arrowwidth: 1, arrowcolor: ink.muted, standoff: 11,
     text: `<b>${literal(marked.head || marked.id)}</b><br>${literal(marked.tail)}`, font: { size: 12, color: ink.good },
     bgcolor: ink.card, opacity: 0.94, borderpad: 3,
   }];
@@ -175,13 +205,13 @@ function layout(device, metric, ink) {
     margin: { l: narrow ? 42 : 54, r: 8, t: narrow ? 8 : 30, b: narrow ? 84 : 50 },
     xaxis: {
       ...axis, type: "log", range: extent.x.map(Math.log10), tickvals: ticks, ticktext: ticks.map(String),
-      title: { ...axis.title, text: plotState.axis === "frame" ? "frame time in ms (engine and overhead)" : "frames per second" },
+      title: { ...axis.title, text: AXIS_TITLES[plotState.axis] },
     },
     yaxis: { ...axis, range: extent.y, nticks: 9, title: { ...axis.title, text: literal(metric) } },
     shapes: target.shapes, annotations: [...target.annotations, ...pickNote(device, ink)],
     legend: narrow
       ? { orientation: "h", x: 0, y: -0.2, yanchor: "top", font: { size: 11.5, color: ink.soft } }
-      : { x: plotState.axis === "frame" ? 1 : 0.01, y: 0.01, xanchor: plotState.axis === "frame" ? "right" : "left", yanchor: "bottom", bgcolor: ink.card, bordercolor: ink.line, borderwidth: 1, font: { size: 12, color: ink.soft } },
+      : { x: plotState.axis === "fps" ? 0.01 : 1, y: 0.01, xanchor: plotState.axis === "fps" ? "left" : "right", yanchor: "bottom", bgcolor: ink.card, bordercolor: ink.line, borderwidth: 1, font: { size: 12, color: ink.soft } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: ink.muted, activecolor: ink.accent },
     hovermode: "closest", dragmode: narrow ? false : "zoom",
     hoverlabel: { bgcolor: ink.card, bordercolor: ink.line, font: { family: ink.sans, color: ink.ink, size: 12.5 }, align: "left" },
@@ -189,7 +219,7 @@ function layout(device, metric, ink) {
 }
 
 function drawPlot(metric, width) {
-  const names = ["accent", "card", "ink", "soft", "muted", "line", "good", "warn", "paper", "dots", "shade", "sans"];
+  const names = ["accent", "card", "ink", "soft", "muted", "line", "good", "warn", "bad", "paper", "dots", "shade", "sans"];
   const plot = byId("plot");
   const palette = colours();
   const ink = Object.fromEntries(names.map((name) => [name, palette[name]]));

@@ -13,6 +13,14 @@ function tableColumns(device) {
     order: (candidate) => candidate[key].mean,
     cell: (candidate) => [candidate[key].text, element("small", {}, note(candidate))],
   });
+  const optional = (key, title, under, full) => (device.candidates.some((candidate) => candidate[key]) ? [{
+    ...interval(key, title, under, full),
+    wide: true,
+    order: (candidate) => candidate[key]?.mean ?? null,
+    cell: (candidate) => (candidate[key] ? [candidate[key].text, element("small", {}, candidate[key].ends)] : ["–"]),
+  }] : []);
+  const loss = optional("loss", "loss", "INT8", "Points of accuracy that 8-bit integers are predicted to cost, with the 90 % interval");
+  const energy = optional("energy", "mJ", "90 %", "Energy of a frame in millijoules with its 90 % interval");
   const runs = device.candidates.flatMap((candidate) => candidate.trained ?? []);
   const places = [...new Set(runs.map((run) => run.on))];
   const measured = {
@@ -24,6 +32,7 @@ function tableColumns(device) {
       places.length === 1 ? "" : element("small", {}, candidate.trained.on),
     ] : ["–"],
   };
+  const verified = verifiedColumn(device.candidates.filter((candidate) => candidate.verified));
   const figures = [
     {
       ...interval("ap", "AP", "90 %", `${report.metric} with its 90 % interval`),
@@ -32,23 +41,41 @@ function tableColumns(device) {
         candidate.ap.text, element("small", {}, candidate.ap.ends),
       ],
     },
+    ...loss,
     ...(device.candidates.some((candidate) => candidate.trained) ? [measured] : []),
     interval("frame", "ms", "engine", "Frame time in ms, and the engine alone", (candidate) => candidate.engine.text),
     interval("fps", "FPS", "90 %", "Frames per second with the 90 % interval"),
+    ...verified,
+    ...energy,
   ];
   const reach = {
     key: "reach", title: "P", full: `Probability to reach ${device.target_text}`, number: true, wide: true,
     order: (candidate) => candidate.reach.value, cell: (candidate) => [candidate.reach.text],
   };
   return [
-    { key: "rank", title: "#", full: "Place on the front, fastest first", number: true, order: (c) => c.rank ?? 0, cell: (c) => [c.rank === null ? "–" : String(c.rank)] },
+    { key: "rank", title: "#", full: `Place on the front, ${report.minimize === "energy" ? "thriftiest" : "fastest"} first`, number: true, order: (c) => c.rank ?? 0, cell: (c) => [c.rank === null ? "–" : String(c.rank)] },
     { key: "network", title: "network", full: "Network", order: (c) => c.label, cell: (c) => [c.head, element("small", {}, c.tail)] },
     ...parameters,
     ...figures,
     ...(device.target ? [reach] : []),
-    { key: "params", title: "params", full: "Parameters", number: true, wide: true, roomy: runs.length > 0, order: (c) => c.params.value, cell: (c) => [c.params.text] },
+    { key: "params", title: "params", full: "Parameters", number: true, wide: true, roomy: runs.length + loss.length + energy.length + verified.length > 0, order: (c) => c.params.value, cell: (c) => [c.params.text] },
     { key: "id", title: "id", full: "Name of the candidate in commands", roomy: true, order: (c) => c.id, cell: (c) => [element("code", {}, c.id)] },
   ];
+}
+
+// Frames per second on the device; no column where nothing was measured.
+function verifiedColumn(candidates) {
+  if (!candidates.length) return [];
+  const kinds = [...new Set(candidates.map((candidate) => candidate.verified.of))];
+  return [{
+    key: "verified", title: "verified", under: kinds.length === 1 ? candidates[0].verified.kind : "frame", number: true,
+    full: `Frames per second measured on the device (${kinds.join(" or ")}), and how far that is from the prediction`,
+    order: (candidate) => candidate.verified?.fps.mean ?? null,
+    cell: ({ verified }) => (verified ? [
+      element("span", { class: verified.state, title: verified.promise || verified.of }, `${verified.state === "broken" ? "✗ " : ""}${verified.fps.text}`),
+      element("small", {}, kinds.length > 1 && verified.kind === "engine" ? "engine" : verified.deviation),
+    ] : ["–"]),
+  }];
 }
 
 const columnClass = (column) => [column.key, ...["number", "wide", "roomy"].filter((name) => column[name])].join(" ");
@@ -81,6 +108,7 @@ function drawTable(device, selected, select) {
     },
   }, column.title, column.under ? element("small", {}, column.under) : null)));
   const rows = sorted(device.candidates, by).map((candidate) => tableRow(candidate, shown, selected, select, device));
+  byId("front").classList.toggle("checked", shown.some((column) => column.key === "verified"));
   fill(byId("front"),
     element("caption", { hidden: true }, `Pareto front of ${device.title}`),
     element("thead", {}, element("tr", {}, element("td", {}), ...headers)),

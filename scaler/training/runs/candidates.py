@@ -11,6 +11,7 @@ from scaler.errors import UsageError
 from scaler.models.detectors.families import Config, family_of, parameters_of
 from scaler.profiling.verify import chosen
 from scaler.search import explain
+from scaler.search.precision import as_network
 from scaler.search.published_models import published_models
 from scaler.search.result import Candidate, DeviceResult, SearchResult
 from scaler.search.result_file import read_result
@@ -71,9 +72,10 @@ def picks(path: Path, pick: str, device: str | None) -> tuple[SearchResult, Devi
 
 
 def of_search(result: SearchResult, candidate: Candidate) -> Named:
-    """A candidate of a search."""
+    """The network of a search's candidate, whatever its precision."""
     space: Space = read_space(result.space)
     config = space.configure(space.canonical(candidate.params), _ANY_CLASSES)
+    candidate = as_network(candidate)
     ap = candidate.ap
     predicted = Predicted(mean=ap.mean, low=ap.low, high=ap.high, dataset=result.dataset, metric=result.metric)
     named = _of_config(candidate.id, config)

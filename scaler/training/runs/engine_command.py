@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from scaler.devices import Precision
-from scaler.errors import UsageError
+from scaler.errors import UsageError, UserError
 from scaler.evaluation.onnx_metadata import NumberFormat, read_metadata
+from scaler.export.int8 import target_of
 from scaler.graph.graph import INPUT_NAME
 from scaler.runtimes.onnx_facts import load_model
+from scaler.runtimes.tensorrt_api import load_api
 from scaler.runtimes.tensorrt_version import STRONGLY_TYPED, Version, check_version
-from scaler.runtimes.trtexec_flags import TrtexecSettings, build_options
+from scaler.runtimes.trtexec import Trtexec
+from scaler.runtimes.trtexec_flags import TrtexecSettings, build_options, open_batch_options
 
 DEFAULT_VERSION = Version(10, 3, 0)
 """Of JetPack 6.1 and 6.2."""
@@ -38,10 +41,16 @@ def read_engine_file(path: Path | str) -> EngineFile:
 
     Raises:
         MissingExtraError: The package `onnx` is not installed.
-        UserError: There is no such file, or it is none of scaler's detectors.
+        UserError: There is no such file, it is none of scaler's detectors, or in 8 bits for ONNX Runtime.
     """
     model = load_model(Path(path), "reading ONNX files")
-    metadata = read_metadata({entry.key: entry.value for entry in model.metadata_props}, path)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = read_metadata(properties, path)
+    if target_of(properties) == "onnxruntime":
+        raise UserError(
+            f"{path}: its 8 bits are written for ONNX Runtime, which TensorRT refuses; export the checkpoint with "
+            "--precision int8 --target tensorrt"
+        )
     batch = model.graph.input[0].type.tensor_type.shape.dim[0]
     quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     precision = "int8" if quantised else metadata.precision
@@ -53,7 +62,25 @@ def engine_precision(file: EngineFile, version: Version, wanted: Precision) -> P
     return cast("Precision", file.precision) if file.precision == "int8" or version >= STRONGLY_TYPED else wanted
 
 
-def engine_command(file: EngineFile, version: Version, *, precision: Precision = "fp16", batch: int = 1) -> str:
+def check_dla(precision: Precision, version: Version, dla: int | None) -> None:
+    """Refuse what no DLA computes in.
+
+    It knows INT8 by a calibration on the target alone, not by Q/DQ nodes (NVIDIA, "TensorRT Developer Guide", chapter
+    "Working with DLA", restrictions).
+
+    Raises:
+        UsageError: So it is.
+    """
+    if dla is not None and version >= STRONGLY_TYPED:
+        raise UsageError(f"--dla {dla}: TensorRT {version.major} knows no DLA; leave it out")
+    if dla is not None and precision != "fp16":
+        why = "takes no quantisation nodes" if precision == "int8" else f"does not compute in {precision}"
+        raise UsageError(f"--dla {dla}: a DLA {why}; ask for --precision fp16, or leave --dla out for the GPU")
+
+
+def engine_command(
+    file: EngineFile, version: Version, *, precision: Precision = "fp16", batch: int = 1, dla: int | None = None
+) -> str:
     """The command, for a shell in the folder of the file on the target.
 
     It builds with the options with which scaler times engines.
@@ -63,15 +90,31 @@ def engine_command(file: EngineFile, version: Version, *, precision: Precision =
         version: TensorRT of the target.
         precision: Of the engine, where it is not the file's, see `engine_precision`.
         batch: The most pictures at a time, and those it is made fast for, where the file leaves it open.
+        dla: Core of the DLA that computes what it can; the GPU computes the rest.
+
+    Raises:
+        UsageError: The DLA does not compute in this precision, or this TensorRT knows none.
     """
     precision = engine_precision(file, version, precision)
+    check_dla(precision, version, dla)
     name = Path(file.path.name)
     engine, cache = name.with_suffix(".engine"), name.with_suffix(".timing-cache")
-    options = build_options(replace(_SETTINGS, precision=precision), version, name, engine, cache)
+    options = build_options(replace(_SETTINGS, precision=precision, dla=dla), version, name, engine, cache)
     if file.dynamic:
-        limits = (("min", 1), ("opt", batch), ("max", batch))
-        options += [f"--{key}Shapes={INPUT_NAME}:{n}x3x{file.size}x{file.size}" for key, n in limits]
+        options += open_batch_options(INPUT_NAME, (3, file.size, file.size), batch)
     return shlex.join(["trtexec", *options])
+
+
+def version_here() -> Version:
+    """Of the TensorRT of this computer, in process or trtexec's.
+
+    Raises:
+        UserError: There is none.
+    """
+    try:
+        return load_api().version
+    except UserError:
+        return Trtexec().version
 
 
 def parse_version(text: str) -> Version:

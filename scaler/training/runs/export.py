@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
-from scaler.errors import FileError, UserError
-from scaler.evaluation.onnx_detector import OnnxDetector
-from scaler.export.decode import BOXES, PLUGIN_DOMAIN, SCORES, Decode
+from scaler.data.data_file import read_splits
+from scaler.data.dataset import Dataset
+from scaler.data.preprocessing import Preprocessing
+from scaler.errors import UserError
+from scaler.evaluation.onnx_metadata import NumberFormat
+from scaler.export.decode import Decode
 from scaler.export.half import FilePrecision
 from scaler.export.onnx_model import DEFAULT_OPSET
 from scaler.files import write_atomic
@@ -21,15 +22,26 @@ from scaler.training.network.detector import TorchDetector
 from scaler.training.network.module import to_torch, weights_of
 from scaler.training.network.onnx_file import NO_NMS, detector_model
 from scaler.training.network.spec import NetworkSpec
-from scaler.training.runs.export_check import (
-    TOLERANCES,
-    Agreement,
+from scaler.training.runs.export_check import TOLERANCES, Agreement, Tolerance, compare, running
+from scaler.training.runs.export_int8 import (
+    DEFAULT_INT8,
+    Int8Order,
+    Material,
+    Quantised,
+    Watch,
+    calibration_pictures,
+    check_int8,
+    quantise,
+    unwatched,
+)
+from scaler.training.runs.export_pictures import (
+    Inputs,
     Pictures,
-    Tolerance,
-    compare,
     generated_pictures,
-    pictures_of_data,
+    paths_of_split,
+    pictures_held_out,
     pictures_of_folder,
+    pictures_of_split,
 )
 
 
@@ -47,13 +59,16 @@ class ExportOrder:
     """Pictures at a time; with `dynamic_batch` the most that it is tried with, where there are as many."""
     dynamic_batch: bool = False
     """Whether the batch is left open until the file is run."""
-    precision: FilePrecision = "fp32"
+    precision: NumberFormat = "fp32"
+    int8: Int8Order = DEFAULT_INT8
+    """Of the precision int8 alone."""
     check: bool = True
     """Whether it is compared with torch by ONNX Runtime."""
     pictures: Path | None = None
     """Folder of pictures to compare on, or one picture."""
     data: Path | None = None
-    """A `data.toml` whose validation pictures it is compared on instead; noise where both are None."""
+    """A `data.toml` whose validation pictures it is compared on instead; noise where both are None. INT8 is calibrated
+    on its train split, and AP is computed on all of the validation split."""
     score_tolerance: float | None = None
     """Largest difference of a score; that of the precision where None."""
     box_tolerance: float | None = None
@@ -66,6 +81,7 @@ class ExportOrder:
             return self.out
         unusual = {
             self.precision: self.precision != "fp32",
+            self.int8.target: self.precision == "int8" and self.int8.target != "tensorrt",
             f"nms-{self.decode.nms}": self.decode.nms != "none",
             "dynamic": self.dynamic_batch,
             f"batch{self.batch}": self.batch != 1 and not self.dynamic_batch,
@@ -75,9 +91,14 @@ class ExportOrder:
         return self.checkpoint.with_name(f"{stem}.onnx")
 
     @property
+    def before(self) -> FilePrecision:
+        """Number format that is compared with torch: INT8 is made of FP32 and judged by itself."""
+        return "fp32" if self.precision == "int8" else self.precision
+
+    @property
     def tolerance(self) -> Tolerance:
         """How far the file may be from torch."""
-        usual = TOLERANCES[self.precision]
+        usual = TOLERANCES[self.before]
         return Tolerance(
             usual.score if self.score_tolerance is None else self.score_tolerance,
             usual.px if self.box_tolerance is None else self.box_tolerance,
@@ -92,19 +113,26 @@ class Exported(NamedTuple):
     """In bytes."""
     spec: NetworkSpec
     agreement: Agreement | None
-    """None where it was not compared."""
+    """None where it was not compared. Of INT8: of the float network that it is made of."""
+    int8: Quantised | None = None
+    """Of the precision int8."""
 
 
-def export(order: ExportOrder) -> Exported:
-    """Write a checkpoint as an ONNX file, if it agrees with torch.
+def export(order: ExportOrder, watch: Watch = unwatched) -> Exported:
+    """Write a checkpoint as an ONNX file, if it agrees with torch; in INT8, if the float network does.
+
+    Args:
+        order: What is wanted.
+        watch: Told of what takes long.
 
     Raises:
         FileError: The checkpoint is missing or damaged.
         UserError: The file differs from torch by more than the tolerance, its NMS leaves another number of boxes, ONNX
             Runtime refuses it, the pictures cannot be read, or it cannot be written. Nothing is written then.
+            The same where there are no pictures to calibrate INT8 on but those on which it is judged.
         UnsupportedError: The network cannot be written in this opset or precision.
-        UsageError: A number outside its range.
-        MissingExtraError: ONNX Runtime or OpenCV is not installed, and it is to be compared.
+        UsageError: A number outside its range, no such layer to keep, or nothing to calibrate INT8 on.
+        MissingExtraError: ONNX Runtime or OpenCV is not installed, and it is to be compared or calibrated.
     """
     checkpoint = read_checkpoint(order.checkpoint)
     spec, module = checkpoint.spec, _module(checkpoint, order.checkpoint)
@@ -115,16 +143,25 @@ def export(order: ExportOrder) -> Exported:
         batch=None if order.dynamic_batch else order.batch,
         opset=order.opset,
         decode=order.decode,
-        precision=order.precision,
+        precision=order.before,
     )
-    content = model.SerializeToString()
+    if order.precision == "int8":
+        check_int8(model, order.int8)
+    val = read_splits(order.data, ["val"]).splits["val"] if order.check and order.data is not None else None
+    pictures = _pictures(order, spec.preprocessing, val) if order.check else None
+    material = _material(order, spec.preprocessing, pictures, val) if order.precision == "int8" else None
     agreement = None
-    if order.check:
+    if pictures is not None:
         reference = TorchDetector(spec, module, "cpu", fuse=False)  # the file's own folding is compared too
-        agreement = _compared(order, model, content, reference, _pictures(order, spec))
+        with running(model, order.path) as file:
+            agreement = compare(
+                reference, file, pictures, order.tolerance, batch=order.batch, dynamic=order.dynamic_batch
+            )
         _require(agreement, order)
+    int8 = quantise(model, order.int8, order.path, material, watch) if material is not None else None
+    content = (model if int8 is None else int8.model).SerializeToString()
     write_atomic(order.path, content)
-    return Exported(order.path, len(content), spec, agreement)
+    return Exported(order.path, len(content), spec, agreement, int8)
 
 
 def _module(checkpoint: Checkpoint, path: Path) -> nn.Module:
@@ -133,47 +170,29 @@ def _module(checkpoint: Checkpoint, path: Path) -> nn.Module:
     return module
 
 
-def _pictures(order: ExportOrder, spec: NetworkSpec) -> Pictures:
+def _pictures(order: ExportOrder, preprocessing: Preprocessing, val: Dataset | None) -> Pictures:
+    """To compare on: real ones where the user names some, noise otherwise."""
     if order.pictures is not None:
-        return pictures_of_folder(order.pictures, spec.preprocessing)
-    if order.data is not None:
-        return pictures_of_data(order.data, spec.preprocessing)
-    return generated_pictures(spec.preprocessing)
+        return pictures_of_folder(order.pictures, preprocessing)
+    if val is not None:
+        return pictures_of_split(val, preprocessing)
+    if order.precision == "int8" and order.int8.folder is not None:
+        return pictures_held_out(order.int8.folder, preprocessing)
+    return generated_pictures(preprocessing)
 
 
-def _compared(
-    order: ExportOrder, model: ModelProto, content: bytes, reference: TorchDetector, pictures: Pictures
-) -> Agreement:
-    """Run the very bytes that are to be written, but for the plugin that only TensorRT has."""
-    runnable = content if order.decode.nms != "efficient" else without_plugin(model).SerializeToString()
-    with tempfile.TemporaryDirectory(prefix="scaler-export-") as folder:
-        path = Path(folder) / order.path.name
-        write_atomic(path, runnable)
-        try:
-            detector = OnnxDetector(path, "cpu")
-        except FileError as error:
-            raise UserError(
-                f"{order.path}: not written: {error.what}; ask for an older --opset, or write it without a comparison "
-                "by --unchecked"
-            ) from None
-        return compare(reference, detector, pictures, order.tolerance, batch=order.batch, dynamic=order.dynamic_batch)
-
-
-def without_plugin(model: ModelProto) -> ModelProto:
-    """A copy that ends with the boxes and scores that TensorRT's NMS plugin reads."""
-    plain = ModelProto()
-    plain.CopyFrom(model)
-    kept = [node for node in plain.graph.node if node.domain != PLUGIN_DOMAIN]
-    del plain.graph.node[:], plain.graph.output[:]
-    plain.graph.node.extend(kept)
-    plain.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in ((BOXES, [None, None, 4]), (SCORES, [None, None, None]))
+def _material(
+    order: ExportOrder, preprocessing: Preprocessing, check: Pictures | None, val: Dataset | None
+) -> Material:
+    """Of INT8: what is judged on is never calibrated on."""
+    judged = {path.resolve() for path in (*(check.paths if check else ()), *(paths_of_split(val) if val else ()))}
+    seen = calibration_pictures(order.int8, order.data, judged, preprocessing)
+    batch = 1 if order.dynamic_batch else order.batch
+    return Material(
+        calibration=Inputs(seen, preprocessing, batch),
+        check=None if check is None else Inputs(check, preprocessing, batch),
+        val=val,
     )
-    domains = [entry for entry in plain.opset_import if entry.domain != PLUGIN_DOMAIN]
-    del plain.opset_import[:]
-    plain.opset_import.extend(domains)
-    return plain
 
 
 def _require(agreement: Agreement, order: ExportOrder) -> None:

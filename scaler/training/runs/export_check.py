@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from onnx import ModelProto, TensorProto, helper
 
-from scaler.data import images
-from scaler.data.data_file import read_splits
 from scaler.data.dataset import FloatArray, Image
-from scaler.data.images import BrokenPictureError, read_image
-from scaler.data.preprocessing import Preprocessing, letterbox
-from scaler.errors import UserError
+from scaler.errors import FileError, UserError
 from scaler.evaluation.detections import Detector, Selection
 from scaler.evaluation.metrics import Skipped
 from scaler.evaluation.nms import nms
 from scaler.evaluation.onnx_detector import OnnxDetector
 from scaler.evaluation.onnx_metadata import NmsInside
+from scaler.export.decode import BOXES, PLUGIN_DOMAIN, SCORES
 from scaler.export.half import FilePrecision
+from scaler.files import write_atomic
+from scaler.training.runs.export_pictures import Pictures
 
-MOST_PICTURES = 16
-"""Pictures of a folder or split that are looked at, evenly spread over it."""
-GENERATED = 4
-"""Pictures of noise where there are no real ones."""
 BEST = 100
 """Boxes of a picture whose corners are compared, those of the highest scores."""
 _ONE_IN = 50
@@ -46,18 +44,6 @@ TOLERANCES: Mapping[FilePrecision, Tolerance] = {
 }
 """In 32 bits the order of additions differs, no more: trained networks of 160 px differed by up to 6e-6 and 0.0008 px.
 In 16 bits a number is exact to a part in 2048, and a box follows its exponential or square: 0.003 and 0.7 px."""
-
-
-class Pictures(NamedTuple):
-    """What a file is tried on."""
-
-    images: Image
-    """`[pictures, size, size, 3]`, uint8, fitted into the input."""
-    source: str
-    """To be told."""
-    generated: bool
-    skipped: tuple[Skipped, ...] = ()
-    """That could not be read."""
 
 
 class Agreement(NamedTuple):
@@ -97,36 +83,47 @@ class Agreement(NamedTuple):
         return self.near and self.counts_agree
 
 
-def pictures_of_folder(place: Path, preprocessing: Preprocessing) -> Pictures:
-    """Pictures of a folder and those in it, or one picture.
+@contextmanager
+def running(model: ModelProto, path: Path) -> Iterator[OnnxDetector]:
+    """Run the very bytes that are to be written, but for the plugin that only TensorRT has.
+
+    Args:
+        model: What is to be written.
+        path: Where; nothing is there yet.
 
     Raises:
-        UserError: There is none, or none can be read.
+        UserError: ONNX Runtime refuses it.
     """
-    if not place.exists():
-        raise UserError(f"--check {place}: no such folder or picture; check the path")
-    inside = sorted(place.rglob("*")) if place.is_dir() else [place]
-    paths = [path for path in inside if path.suffix.lower() in images.SUFFIXES and path.is_file()]
-    if not paths:
-        raise UserError(f"--check {place}: no picture there; known: {', '.join(sorted(images.SUFFIXES))}")
-    return _read(paths, str(place), preprocessing)
+    plugin = any(node.domain == PLUGIN_DOMAIN for node in model.graph.node)
+    content = (without_plugin(model) if plugin else model).SerializeToString()
+    with tempfile.TemporaryDirectory(prefix="scaler-export-") as folder:
+        copy = Path(folder) / path.name
+        write_atomic(copy, content)
+        try:
+            detector = OnnxDetector(copy, "cpu")
+        except FileError as error:
+            raise UserError(
+                f"{path}: not written: {error.what}; ask for an older --opset, or write it without a comparison by "
+                "--unchecked"
+            ) from None
+        yield detector
 
 
-def pictures_of_data(data: Path, preprocessing: Preprocessing) -> Pictures:
-    """Pictures of the validation split of a `data.toml`.
-
-    Raises:
-        UserError: It cannot be read, or has no such split or pictures.
-    """
-    dataset = read_splits(data, ["val"]).splits["val"]
-    return _read([Path(picture.path) for picture in dataset.pictures], f"{dataset.name} val", preprocessing)
-
-
-def generated_pictures(preprocessing: Preprocessing) -> Pictures:
-    """Noise, the same every time."""
-    size = preprocessing.size
-    noise = np.random.default_rng(0).integers(0, 256, (GENERATED, size, size, 3), dtype=np.uint8)
-    return Pictures(noise, "generated noise", generated=True)
+def without_plugin(model: ModelProto) -> ModelProto:
+    """A copy that ends with the boxes and scores that TensorRT's NMS plugin reads."""
+    plain = ModelProto()
+    plain.CopyFrom(model)
+    kept = [node for node in plain.graph.node if node.domain != PLUGIN_DOMAIN]
+    del plain.graph.node[:], plain.graph.output[:]
+    plain.graph.node.extend(kept)
+    plain.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in ((BOXES, [None, None, 4]), (SCORES, [None, None, None]))
+    )
+    domains = [entry for entry in plain.opset_import if entry.domain != PLUGIN_DOMAIN]
+    del plain.opset_import[:]
+    plain.opset_import.extend(domains)
+    return plain
 
 
 def compare(
@@ -171,21 +168,6 @@ def compare(
         tolerance,
         pictures.skipped,
     )
-
-
-def _read(paths: Sequence[Path], source: str, preprocessing: Preprocessing) -> Pictures:
-    count = min(len(paths), MOST_PICTURES)
-    fitted: list[Image] = []
-    skipped: list[Skipped] = []
-    for path in (paths[place * len(paths) // count] for place in range(count)):
-        try:
-            fitted.append(letterbox(read_image(path), preprocessing)[0])
-        except BrokenPictureError as error:
-            skipped.append(Skipped(str(path), error.reason))
-    if not fitted:
-        reason = f"; the first: {skipped[0].picture}: {skipped[0].reason}" if skipped else ""
-        raise UserError(f"{source}: no picture can be read{reason}")
-    return Pictures(np.stack(fitted), source, generated=False, skipped=tuple(skipped))
 
 
 def _in_parts(detector: OnnxDetector, part: Image, size: int) -> tuple[FloatArray, FloatArray]:

@@ -19,6 +19,7 @@ from scaler.errors import UsageError, UserError
 from scaler.reader import Reader
 from scaler.report.recording import record
 from scaler.search.claims import LEASE_S, Claim, Jobs, open_jobs
+from scaler.search.precision import as_network
 from scaler.search.result import Candidate, DeviceResult
 
 __all__ = ["FrontOutcome", "FrontRow", "TrainOne", "spread", "train_front", "winners"]
@@ -55,7 +56,9 @@ class FrontOutcome:
 
 
 def winners(found: DeviceResult, count: int | None = None) -> tuple[Candidate, ...]:
-    """Candidates of a device's front to train, fastest first: the best, the knee, and others spread between.
+    """Networks of a device's front to train, fastest first: the best, the knee, and others spread between.
+
+    A network that is on the front at several precisions is there once, under its own id.
 
     Args:
         found: The device of a search's result.
@@ -66,8 +69,11 @@ def winners(found: DeviceResult, count: int | None = None) -> tuple[Candidate, .
     """
     if not found.front:
         raise UsageError(f"the front of {found.device} is empty: there is nothing to train")
+    networks = {candidate.id: candidate.network for candidate in found.front}
     best = found.pick or found.front[-1].id
-    return spread(found.front, count, tuple(mark for mark in (best, found.knee) if mark is not None))
+    marks = tuple(networks[mark] for mark in (best, found.knee) if mark is not None)
+    front = {candidate.network: as_network(candidate) for candidate in found.front}
+    return spread(tuple(front.values()), count, marks)
 
 
 def spread(front: Sequence[Candidate], count: int | None = None, marks: Sequence[str] = ()) -> tuple[Candidate, ...]:
