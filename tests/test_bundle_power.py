@@ -125,7 +125,8 @@ def test_power_comes_from_one_more_run_which_is_not_the_timed_one(device, python
     assert "--duration=4" in beside[0]
 
 
-@pytest.mark.parametrize("python", WAYS)
+@pytest.mark.slow
+@pytest.mark.parametrize("python", [True, False])
 def test_a_run_beside_tegrastats_that_fails_leaves_the_times(device, python):
     device.tool("tegrastats", TEGRASTATS)
     device.python = device.python if python else None
@@ -151,6 +152,7 @@ def test_without_tegrastats_there_is_a_note_and_the_memory_alone(device, python)
     assert not any("times-power" in option for call in device.calls for option in call)
 
 
+@pytest.mark.slow
 def test_a_tegrastats_without_rails_is_told_apart(device):
     (device.home / "idle").write_text("RAM 613/3964MB GPU@41C\n" * 9)
     (device.home / "busy").write_text("RAM 613/3964MB GPU@41C\n" * 60)

@@ -149,7 +149,7 @@ def test_a_quantised_file_gives_an_int8_engine_whatever_is_asked(home, tmp_path)
         ({"candidate": "abc"}, "name its pareto.json too"),
         ({"precision": "fp32", "dla": 0}, "a DLA does not compute in fp32"),
         ({"dla": -1}, "they are 0 and 1"),
-        ({"dla": 0, "tensorrt": "11.1", "precision": "fp32"}, "from 11 on knows no DLA"),
+        ({"dla": 0, "tensorrt": "11.1", "precision": "fp32"}, "TensorRT 11.1 knows no DLA"),
         ({"tensorrt": "soon"}, "expected a version"),
         ({"tensorrt": "11.1"}, "takes the precision from the file, which is fp32"),
     ],

@@ -92,6 +92,7 @@ def test_the_front_trades_accuracy_for_energy(thrifty: SearchResult, with_laws: 
     assert all(one.energy_mj is not None for one in fastest), "shown wherever the table tells it"
 
 
+@pytest.mark.slow
 def test_an_exhaustive_search_finds_the_same(thrifty: SearchResult, with_laws: Path) -> None:
     every = search(asked(with_laws, sampler="exhaustive")).result.devices[0].front
     assert [one.id for one in thrifty.devices[0].front] == [one.id for one in every]

@@ -34,7 +34,7 @@ SPEC = NetworkSpec(
     preprocessing=Preprocessing(size=160, fill=0, mean=IMAGENET[0], std=IMAGENET[1]),
     anchors=(((10, 14), (23, 27), (37, 58)), ((8, 8), (13, 15), (20, 40))),
 )
-VERSIONS = ["8.2.1", "8.5.2", "10.3.0"]
+VERSIONS = ["8.2.1", pytest.param("8.5.2", marks=pytest.mark.slow), "10.3.0"]
 CONFIDENCE, IOU = 0.26, 0.5
 EASY = Selection(confidence=CONFIDENCE, iou=IOU, most=20)
 
@@ -106,7 +106,13 @@ def test_an_engine_gives_what_its_onnx_file_gives(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("version", "batch", "most"), [("8.2.1", 2, 1), ("8.2.1", None, 2), ("10.3.0", 2, 1), ("10.3.0", None, 8)]
+    ("version", "batch", "most"),
+    [
+        ("8.2.1", 2, 1),
+        pytest.param("8.2.1", None, 2, marks=pytest.mark.slow),
+        pytest.param("10.3.0", 2, 1, marks=pytest.mark.slow),
+        ("10.3.0", None, 8),
+    ],
 )
 def test_fewer_and_more_pictures_than_the_batch_go_through(monkeypatch, tmp_path: Path, version: str, batch, most):
     computing(monkeypatch, version)
@@ -118,7 +124,14 @@ def test_fewer_and_more_pictures_than_the_batch_go_through(monkeypatch, tmp_path
         assert all(np.allclose(*pair, atol=1e-4) for pair in zip(engine.raw(fitted()), expected, strict=True))
 
 
-@pytest.mark.parametrize(("version", "batch"), [("8.2.1", 1), ("8.5.2", None), ("10.3.0", 2)])
+@pytest.mark.parametrize(
+    ("version", "batch"),
+    [
+        pytest.param("8.2.1", 1, marks=pytest.mark.slow),
+        ("8.5.2", None),
+        pytest.param("10.3.0", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_efficient_nms_inside_finds_what_our_nms_finds(monkeypatch, tmp_path: Path, version: str, batch):
     computing(monkeypatch, version)
     engine = EngineDetector(built(written(tmp_path, "efficient", batch), batch=2 if batch is None else 1))

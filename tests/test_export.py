@@ -33,12 +33,12 @@ from scaler.export.weights import Array, random_weights
 from scaler.graph.graph import Layer
 from scaler.models.detectors.yolo_ret import YoloRetConfig, build
 from scaler.runtimes.onnx_facts import read_facts
-from scaler.runtimes.tensorrt_version import Version
+from scaler.runtimes.tensorrt_version import Version, parse_version
 from scaler.training.network.checkpoint import write_checkpoint
 from scaler.training.network.detector import TorchDetector
 from scaler.training.network.module import weights_of
 from scaler.training.network.onnx_file import detector_model, write_onnx
-from scaler.training.runs.engine_command import EngineFile, engine_command, parse_version, read_engine_file
+from scaler.training.runs.engine_command import EngineFile, engine_command, read_engine_file
 from scaler.training.runs.export import ExportOrder, export
 from scaler.training.runs.export_check import TOLERANCES, Agreement, Tolerance, compare, without_plugin
 from scaler.training.runs.export_pictures import MOST_PICTURES, Pictures, generated_pictures, pictures_of_folder

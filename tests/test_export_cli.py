@@ -245,7 +245,7 @@ def test_an_onnx_file_is_not_exported_again(best: Path):
         (UsageError, ("--max-detections", "3"), "--max-detections is of the NMS inside the file"),
         (UsageError, ("--opset", "9"), "opset = 9: allowed is 11 to "),
         (UsageError, ("--tensorrt", "new"), "--tensorrt new: expected a version"),
-        (UsageError, ("--dla", "0", "--tensorrt", "11.0"), "--dla 0: TensorRT 11 knows no DLA"),
+        (UsageError, ("--dla", "0", "--tensorrt", "11.0"), "--dla 0: TensorRT 11.0 knows no DLA"),
         (
             UsageError,
             ("--dla", "1", "--format", "tensorrt", "--precision", "fp32"),
@@ -253,6 +253,14 @@ def test_an_onnx_file_is_not_exported_again(best: Path):
         ),
         (UsageError, ("--result", "pareto.json"), "--result would change nothing without --bundle FILE"),
         (UsageError, ("--bundle", "b.tar.gz", "--candidate", "a"), "name its pareto.json too: --result"),
+        (
+            UsageError,
+            ("--bundle", "b.tar.gz", "--bundle-pictures", "3"),
+            "--bundle-pictures would change nothing without --data data.toml",
+        ),
+        (UsageError, ("--dla", "0", "--dynamic-batch"), "a DLA takes one number of pictures, not an open batch"),
+        (UsageError, ("--dla", "0", "--tensorrt", "10.9"), "--dla 0: TensorRT 10.9 knows no DLA"),
+        (UsageError, ("--dla", "0", "--tensorrt", "11.4"), "--dla 0: a DLA does not compute in fp32"),
         (UsageError, ("--bundle", "b.zip"), "--bundle b.zip: a bundle is called .tar.gz"),
         (UsageError, ("--bundle", "b.tar.gz", "--batch", "2"), "--bundle measures one picture at a time"),
         (UsageError, ("--bundle", "b.tar.gz", "--nms", "onnx"), "--bundle: how many boxes ONNX' NMS leaves"),

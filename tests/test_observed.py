@@ -92,6 +92,7 @@ def test_a_damaged_row_is_refused_in_one_line(path, change, said):
     with pytest.raises(FileError, match=said) as caught:
         read_observed(path)
     assert "\n" not in str(caught.value)
+    assert "delete it to predict without" in str(caught.value)
     before = path.read_text()
     with pytest.raises(FileError):
         record_observed(path, [OTHER])

@@ -162,7 +162,9 @@ def test_the_front_over_both_is_that_of_the_two_searches_together(tiny: Path) ->
     assert [row[1:] for row in both] == [pytest.approx(row[1:]) for row in together]
 
 
-@pytest.mark.parametrize("sampler", ["auto", "nsga2", "tpe", "random"])
+@pytest.mark.parametrize(
+    "sampler", ["auto", "random", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "tpe"))]
+)
 def test_every_sampler_searches_precisions(tiny: Path, sampler: str) -> None:
     asked = SearchOptions(devices=("orin-nx",), precision="fp16,int8", space=str(tiny), sampler=sampler, trials=30)
     result = search(asked).result

@@ -149,7 +149,7 @@ def test_every_vovnet_is_a_backbone():
     "config",
     [
         SMALL,
-        replace(SMALL, backbone="resnet-50", lighten="released"),
+        pytest.param(replace(SMALL, backbone="resnet-50", lighten="released"), marks=pytest.mark.slow),
         replace(SMALL, lighten="released-code", resolution=160),
         pytest.param(
             replace(SMALL, backbone="resnet-50", stride_in="3x3", lighten="p3-depthwise"), marks=pytest.mark.slow

@@ -50,6 +50,7 @@ def on_memory(detector: Detector, data: Dataset, selection: Selection) -> Metric
 
 
 class TestTheWholeRun:
+    @pytest.mark.slow
     def test_a_network_learns_pictures_by_heart(self, tmp_path: Path):
         own = plan(tmp_path, recipe(Stage(epochs=40, lr=5e-3, final=0.05), ema=0.98), pictures=8, val=dataset(8, "val"))
         own = replace(

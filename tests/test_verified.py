@@ -65,6 +65,7 @@ def test_the_nearest_candidate_beside_the_front_can_be_measured():
     assert result.devices[1].nearest.verified[0].promise == 1000 / 30
 
 
+@pytest.mark.slow  # test_verify does so too
 def test_recording_writes_the_file_and_draws_the_reports_anew(tmp_path: Path):
     path = tmp_path / "pareto.json"
     write_json(sample_result(), path)
@@ -107,6 +108,15 @@ def test_a_search_in_another_power_mode_does_not_take_over_measurements(tmp_path
     write_json(verified_result(), path)
     new = sample_result()
     other = replace(new, devices=(replace(new.devices[0], power_mode="5W"), new.devices[1]))
+
+    assert candidate_of(keep_measured(other, path)).verified == ()
+
+
+def test_a_search_at_another_precision_does_not_take_over_measurements(tmp_path: Path):
+    path = tmp_path / "pareto.json"
+    write_json(verified_result(), path)
+    new = sample_result()
+    other = replace(new, devices=(replace(new.devices[0], precision="fp32"), new.devices[1]))
 
     assert candidate_of(keep_measured(other, path)).verified == ()
 

@@ -21,6 +21,7 @@ from scaler.data.shapes import CLASSES, make_shapes
 from scaler.deploy import verify as deploying
 from scaler.deploy.verify_files import metadata_of
 from scaler.deploy.verify_frame import FrameSession
+from scaler.errors import UserError
 from scaler.evaluation.evaluate import evaluate
 from scaler.evaluation.onnx_detector import OnnxDetector
 from scaler.evaluation.onnx_metadata import KEY
@@ -263,6 +264,7 @@ def test_a_trained_pick_is_measured_whole_from_one_file(home, kept, computer, dr
     assert [found.classes for found in read_observed(observed_path(DEVICE, "onnxruntime", "fp32", "1-thread"))] == [3]
 
 
+@pytest.mark.slow
 def test_part_of_the_pictures_is_told(home, kept, computer, drawn, capsys):
     found = verified(capsys, "--model", kept / "best.onnx", "--data", kept / "shapes" / "data.toml", "--pictures", "4")
 
@@ -309,6 +311,53 @@ def test_the_file_of_the_recorded_run_is_taken(home, kept, computer, drawn, caps
     with_run(home, kept, "best.onnx")
 
     assert one(verified(capsys))["measured"]["model"] == "runs/a/best.onnx"
+
+
+def test_a_run_that_lacks_its_file_is_timed_with_made_up_weights_and_says_what_is_missing(
+    home, kept, computer, drawn, capsys
+):
+    with_run(home, kept)
+
+    measured = one(verified(capsys))["measured"]
+
+    assert measured["model"] == ""
+    assert "no runs/a/best.onnx, see scaler export: made-up weights" in measured["warnings"][0]
+
+
+def test_what_was_measured_is_kept_where_another_precision_fails(home, kept, computer, drawn, capsys, monkeypatch):
+    result = read_result("pareto.json")
+    first, *others = result.devices[0].front
+    both = (first, replace(first, id=f"{first.id}-int8", precision="int8"), *others)
+    write_json(replace(result, devices=(replace(result.devices[0], front=both),)), home / "pareto.json")
+    verify, wanted = deploying.verify, machines.setting
+
+    def failing(question, subjects, wanted, *rest, **more):
+        if subjects[0].candidate.precision:
+            raise UserError("the reference network fails")
+        return verify(question, subjects, wanted, *rest, **more)
+
+    monkeypatch.setattr(deploying, "verify", failing)
+    monkeypatch.setattr(machines, "setting", lambda device, _, mode: wanted(device, None, mode))
+
+    rows = {row["id"]: row for row in verified(capsys, "--pick", "front", code=1)["candidates"]}
+
+    assert rows[f"{first.id}-int8"]["failure"] == "the reference network fails"
+    assert all("measured" in row for name, row in rows.items() if not name.endswith("-int8"))
+    assert [len(found.verified) for found in read_result("pareto.json").devices[0].front][:3] == [1, 0, 1]
+
+
+def test_another_computer_is_refused_and_the_way_there_is_named(kept, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    result = read_result(kept / "pareto.json")
+    front = (replace(result.devices[0], device="nano", precision="fp16", power_mode="MAXN"),)
+    write_json(replace(result, devices=front), tmp_path / "pareto.json")
+
+    line = refused(capsys)
+
+    assert "no Jetson Nano" in line
+    assert "scaler export --bundle" in line
+    assert "scaler profile bundle" not in line
+    assert "did you mean" in refused(capsys, "--runtime", "tensorr")
 
 
 def test_a_folder_of_runs_is_searched_for_the_same_network(home, kept, computer, drawn, capsys):

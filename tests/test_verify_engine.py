@@ -113,6 +113,7 @@ def test_an_engine_file_stands_for_itself(result, data, model, world):
     assert row.measured.model == "best-fp16.engine"
 
 
+@pytest.mark.slow
 def test_with_trtexec_alone_the_engine_is_timed_and_says_what_frame_and_accuracy_need(
     result, data, model, monkeypatch, tmp_path
 ):

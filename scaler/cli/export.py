@@ -72,12 +72,14 @@ def command(
     from scaler.export import require_onnx  # noqa: PLC0415  (the help needs no numpy)
 
     require_onnx()
-    from scaler.training.runs.engine_command import DEFAULT_VERSION, check_dla, parse_version  # noqa: PLC0415
+    from scaler.runtimes.tensorrt_version import STRONGLY_TYPED, check_dla, parse_version  # noqa: PLC0415
+    from scaler.training.runs.engine_command import DEFAULT_VERSION  # noqa: PLC0415
 
     builds = format_ == "tensorrt" or bundle is not None
     wanted = cast("Precision", precision if precision and (builds or precision == "int8") else "fp16")
     version = DEFAULT_VERSION if tensorrt is None else parse_version(tensorrt)
-    check_dla(wanted, version, dla)
+    typed = version >= STRONGLY_TYPED and not builds  # then the engine is as the file that is written
+    check_dla(dla, cast("Precision", precision or "fp32") if typed else wanted, version, open_batch=dynamic_batch)
     wish = EngineWish(
         version=version,
         elsewhere=tensorrt is not None,

@@ -30,6 +30,8 @@ INT8_ALONE = (
 """Parameters that mean nothing without `--precision int8`."""
 BUNDLE_ALONE = ("bundle_pictures", "result", "candidate")
 """Parameters that mean nothing without `--bundle`."""
+BUNDLE_OF_DATA = ("bundle_pictures",)
+"""Of these: that mean nothing without `--data`."""
 OF_A_FILE = ("precision", "batch", "tensorrt", "format_", "dla", "json_output")
 """Parameters that the engine of an ONNX file depends on."""
 OF_A_BUNDLE = ("bundle", "data", *BUNDLE_ALONE)
@@ -204,6 +206,7 @@ def check_together(given: Given, format_: str, precision: str | None, target: st
     for names, there, needed in (
         (INT8_ALONE, precision == "int8", "--precision int8"),
         (BUNDLE_ALONE, "bundle" in given, "--bundle FILE"),
+        (BUNDLE_OF_DATA, "data" in given, "--data data.toml"),
     ):
         if not there and (lonely := [given[name][0] for name in names if name in given]):
             raise UsageError(f"{listed(lonely)} would change nothing without {needed}; give that too, or leave it out")

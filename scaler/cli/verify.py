@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaler.cli.options import Json, measuring, print_json, say
-from scaler.errors import UsageError, UserError
+from scaler.errors import UnsupportedError, UsageError, UserError
 
 if TYPE_CHECKING:
     from scaler.data.dataset import Dataset
     from scaler.deploy.verify import Question, Row
     from scaler.deploy.verify_files import Subject
-    from scaler.profiling.machine import Setting
+    from scaler.profiling.machine import Machine, Setting
 
 
 def command(
@@ -70,6 +70,7 @@ def command(
     files = subjects(candidates, found.precision, configs, result.parent, model=model, runs=runs)
     question = Question(result=search, home=result, found=found, data=_val(data), pictures=pictures)
     rows, interrupted = _measured(question, files, runtime)
+    measured = any(row.measured is not None for row in rows)
     if json_output:
         print_json(as_data(rows, search, found))
     else:
@@ -77,7 +78,7 @@ def command(
     if not no_record:
         _record(result, question, rows)
     if interrupted:
-        say("scaler: interrupted; what was measured is recorded" if not no_record else "scaler: interrupted")
+        say("scaler: interrupted" + ("; what was measured is recorded" if measured and not no_record else ""))
     if interrupted or any(row.failure for row in rows):
         raise typer.Exit(1)
 
@@ -91,9 +92,11 @@ def _val(data: Path | None) -> Dataset | None:
 
 
 def _measured(question: Question, files: tuple[Subject, ...], runtime: str) -> tuple[list[Row], bool]:
-    """Rows of all candidates, those of one precision together, and whether Ctrl-C came before the last."""
-    from scaler.deploy.verify import verify  # noqa: PLC0415
-    from scaler.profiling.machine import machine_for  # noqa: PLC0415
+    """Rows of all candidates, those of one precision together, and whether Ctrl-C came before the last.
+
+    A precision that cannot be measured at all is refused before anything is, or else fails beside what was measured.
+    """
+    from scaler.deploy.verify import Row, verify  # noqa: PLC0415
     from scaler.runtimes.power_find import find_power  # noqa: PLC0415
 
     groups: dict[str, list[Subject]] = {}
@@ -101,15 +104,34 @@ def _measured(question: Question, files: tuple[Subject, ...], runtime: str) -> t
         groups.setdefault(file.candidate.precision or question.found.precision, []).append(file)
     rows: list[Row] = []
     try:
-        for precision, group in groups.items():
-            wanted = _setting(question, precision)
-            machine = machine_for(wanted, runtime)
-            with measuring("verifying") as progress:
-                asked = replace(question, power=find_power())
-                verify(asked, group, wanted, machine, done=rows.append, progress=progress)
+        settings = [_setting(question, precision) for precision in groups]
+        machines = [_machine(wanted, runtime) for wanted in settings]
+        for wanted, machine, group in zip(settings, machines, groups.values(), strict=True):
+            before = len(rows)
+            try:
+                with measuring("verifying") as progress:
+                    asked = replace(question, power=find_power())
+                    verify(asked, group, wanted, machine, done=rows.append, progress=progress)
+            except UserError as error:
+                if not rows:
+                    raise
+                rows += [Row(one.candidate, None, None, str(error)) for one in group[len(rows) - before :]]
     except KeyboardInterrupt:
         return rows, True
     return rows, False
+
+
+def _machine(wanted: Setting, runtime: str) -> Machine:
+    """What measures the device here; a device that is elsewhere is reached by a bundle of what was trained."""
+    from scaler.profiling.machine import OtherComputerError, machine_for  # noqa: PLC0415
+
+    try:
+        return machine_for(wanted, runtime)
+    except OtherComputerError as error:
+        raise UnsupportedError(
+            f"verify measures on the device itself: {error.reason}; run it there, or take what was trained there with "
+            "scaler export --bundle and bring its measurements back with scaler import"
+        ) from None
 
 
 def _setting(question: Question, precision: str) -> Setting:

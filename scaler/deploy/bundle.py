@@ -26,7 +26,7 @@ from scaler.profiling.networks import reference_graph
 from scaler.report.recording import run_name
 from scaler.runtimes.engine_facts import EngineFacts, digest
 from scaler.runtimes.onnx_facts import load_model, read_facts
-from scaler.runtimes.tensorrt_version import STRONGLY_TYPED, Version, check_version
+from scaler.runtimes.tensorrt_version import STRONGLY_TYPED, check_dla, parse_version
 from scaler.search.candidates import candidates_of
 from scaler.search.result import DeviceResult
 from scaler.search.result_file import read_result
@@ -133,9 +133,9 @@ def write_bundle(
         FileError: A file that is missing, damaged or none of scaler's.
         UserError: No picture can be read, or the archive cannot be written.
     """
-    _check_words(out, pictures, precision, candidate, result)
+    _check_words(out, pictures, precision, candidate, result, dla)
     metadata, facts, typed, outputs = _facts(model, cast("Precision", precision), dla, tensorrt)
-    found = None if result is None or candidate is None else _device_of(result, candidate)
+    found = None if result is None else _device_of(result, candidate)
     fitted, dataset, split = _pictures(data, pictures, metadata)
     job = _Job(
         name=_UNSAFE.sub("-", model.stem)[:60] or "network",
@@ -184,7 +184,9 @@ def check_file(model: Path) -> OnnxMetadata:
     return metadata
 
 
-def _check_words(out: Path, pictures: int, precision: str, candidate: str | None, result: Path | None) -> None:
+def _check_words(
+    out: Path, pictures: int, precision: str, candidate: str | None, result: Path | None, dla: int | None
+) -> None:
     if precision not in get_args(Precision):
         raise UsageError(unknown_name("precision", precision, get_args(Precision)))
     if pictures < 1:
@@ -193,6 +195,8 @@ def _check_words(out: Path, pictures: int, precision: str, candidate: str | None
         raise UsageError(f"{out}: a bundle is called .tar.gz")
     if candidate is not None and result is None:
         raise UsageError(f"the candidate {candidate} is of a search: name its pareto.json too")
+    if dla is not None and dla < 0:
+        raise UsageError(f"DLA core {dla}: they are 0 and 1")
 
 
 def _facts(
@@ -208,10 +212,10 @@ def _facts(
             f"{model}: it has no quantisation nodes, and an INT8 engine of it would find nothing; "
             "write one with scaler export --precision int8"
         )
-    version = None if tensorrt is None else _version(tensorrt)
+    version = None if tensorrt is None else parse_version(tensorrt)
     newest = version is not None and version >= STRONGLY_TYPED
-    _check_dla(dla, precision, newest)
     own = "int8" if int8 else metadata.precision
+    check_dla(dla, precision, version, open_batch=False)  # `check_file` refuses an open batch
     if newest and precision in ("fp16", "int8") and own != precision:
         raise UsageError(
             f"{model}: TensorRT {version} takes the precision from the file, which is {own}; "
@@ -237,26 +241,6 @@ def _facts(
     return metadata, facts, newest and precision in ("fp16", "int8"), outputs
 
 
-def _check_dla(dla: int | None, precision: Precision, newest: bool) -> None:
-    """Refuse what no DLA does; it knows 8 bits by a calibration on the device alone, not by quantisation nodes."""
-    if dla is None:
-        return
-    if dla < 0 or newest:
-        raise UsageError(f"DLA core {dla}: " + ("TensorRT from 11 on knows no DLA" if newest else "they are 0 and 1"))
-    if precision != "fp16":
-        why = "takes no quantisation nodes" if precision == "int8" else f"does not compute in {precision}"
-        raise UsageError(f"DLA core {dla}: a DLA {why}; ask for fp16, or leave it to the GPU")
-
-
-def _version(text: str) -> Version:
-    parts = re.fullmatch(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:\.\d+)*", text)
-    if parts is None:
-        raise UsageError(f"TensorRT {text}: expected a version, such as 8.2 (JetPack 4.6) or 10.3 (JetPack 6.2)")
-    version = Version(*(int(part or 0) for part in parts.groups()))
-    check_version(version)
-    return version
-
-
 def _count(value: Any) -> int:
     """Numbers of an output."""
     total = 1
@@ -265,9 +249,11 @@ def _count(value: Any) -> int:
     return total
 
 
-def _device_of(result: Path, candidate: str) -> DeviceResult:
-    """The device of a search that has the candidate; the first of several."""
+def _device_of(result: Path, candidate: str | None) -> DeviceResult | None:
+    """The device of a search that has the candidate, the first of several; without a candidate the only device."""
     devices = read_result(result).devices
+    if candidate is None:
+        return devices[0] if len(devices) == 1 else None
     known = [one.id for device in devices for one in candidates_of(device)]
     for device in devices:
         if candidate in {one.id for one in candidates_of(device)}:

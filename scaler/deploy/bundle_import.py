@@ -12,7 +12,7 @@ import numpy as np
 
 from scaler.deploy.bundle_accuracy import Judged, accuracy_here, accuracy_of
 from scaler.deploy.bundle_results import Deployed, deployed
-from scaler.deploy.verify_files import check_network
+from scaler.deploy.verify_files import check_network, configurations
 from scaler.devices import load_device
 from scaler.errors import UsageError, UserError, nearest_name
 from scaler.evaluation.metrics import Metrics
@@ -24,6 +24,7 @@ from scaler.profiling.refine import repeat_log_sd
 from scaler.report.recording import record_verified
 from scaler.runtimes.engine_facts import EngineFacts
 from scaler.search.candidates import candidates_of
+from scaler.search.precision import network_params
 from scaler.search.result import Candidate, DeviceResult, SearchResult, Verified
 from scaler.search.result_file import read_result
 from scaler.search.verified import promise_of
@@ -141,8 +142,7 @@ def _place(order: ImportOrder, found: Deployed) -> Place | None:
             + (f"; did you mean {hint}?" if hint else "; name the pareto.json that it was picked from")
         )
     candidate = known[wanted]
-    space = read_space(result.space)
-    config = space.configure(space.canonical(candidate.params), len(found.metadata.classes))
+    config = configurations(result, [candidate])[wanted]
     check_network(Path(found.facts.model), found.metadata, candidate, config)
     _check_mode(order, device, found)
     return Place(result, device, candidate)
@@ -205,7 +205,7 @@ def _verified(found: Deployed, place: Place | None, judged: Judged | None, level
     mode = conditions.power_mode
     if mode == UNKNOWN and place is not None:
         mode = place.device.power_mode
-    ap, ap50 = (None, None) if judged is None else _points(judged.metrics, place.result.metric if place else "")
+    ap, ap50 = (None, None) if judged is None else judged.metrics.points(place.result.metric if place else "")
     return Verified(
         model=found.model,
         runtime=conditions.runtime,
@@ -254,13 +254,6 @@ def _doubts(found: Deployed, place: Place | None, judged: Judged | None) -> Sequ
     return [*doubts, *found.problems]
 
 
-def _points(metrics: Metrics, metric: str) -> tuple[float | None, float | None]:
-    """AP and AP50 in points; AP50 by VOC's convention where the search's metric is that."""
-    is_voc = metric.casefold() == "voc ap50" == f"{metrics.dataset} ap50".casefold()
-    ap, ap50 = metrics.ap, metrics.voc_ap50_area if is_voc else metrics.ap50
-    return None if ap is None else 100 * ap, None if ap50 is None else 100 * ap50
-
-
 # --- what is learned ---
 
 
@@ -271,9 +264,9 @@ def _observed(found: Deployed, place: Place, level: float, reference_ms: float |
     if facts.dla is not None or found.metadata.nms is not None or facts.precision != searched:
         return None
     space = read_space(place.result.space)
-    params = space.canonical(place.candidate.params)
+    params = space.canonical(network_params(place.candidate.params))
     return Observed(
-        network=space.candidate_id(params),
+        network=place.candidate.network,
         family=space.family_of(params),
         params={name: value for name, value in params.items() if name != MEMBER},
         classes=len(found.metadata.classes),

@@ -19,7 +19,6 @@ from scaler.deploy.verify_files import Subject, check_network, metadata_of
 from scaler.deploy.verify_frame import GENERATED, Frames, generated_pictures
 from scaler.errors import UserError
 from scaler.evaluation.evaluate import evaluate
-from scaler.evaluation.metrics import Metrics
 from scaler.latency.estimator import load_uncorrected
 from scaler.latency.observed import Observed
 from scaler.profiling.energy import Meter
@@ -42,7 +41,7 @@ FRAME_PICTURES = 64
 """Pictures that are used in turn for whole frames."""
 CLEAR_DRIFT = 0.05
 """Difference of the machine's speed from that of its table from which a row tells it."""
-MADE_UP = "not trained: made-up weights, so neither whole frame nor accuracy"
+MADE_UP = "made-up weights, so neither whole frame nor accuracy"
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 Done: TypeAlias = Callable[["Row"], None]
@@ -124,18 +123,20 @@ class _Stage:
 
     def row(self, subject: Subject) -> Row:
         """Measure a candidate; whatever befalls it stands in its row."""
-        candidate, model = subject
+        candidate, model, _ = subject
         try:
-            return self._made_up(candidate) if model is None else self._trained(candidate, model)
+            return self._made_up(subject) if model is None else self._trained(candidate, model)
         except UserError as error:
             return Row(candidate, None, None, str(error))
 
-    def _made_up(self, candidate: Candidate) -> Row:
+    def _made_up(self, subject: Subject) -> Row:
         """Of a candidate without a file: the time of its engine."""
+        candidate, _, missing = subject
         timed = self.bench.candidate(candidate)
         if timed.failure:
             return Row(candidate, None, None, timed.failure)
-        measured = self._timed(timed, self.wanted.precision, (MADE_UP,))
+        why = "not trained" if missing is None else f"no {run_name(self.question.home, missing)}, see scaler export"
+        measured = self._timed(timed, self.wanted.precision, (f"{why}: {MADE_UP}",))
         return Row(candidate, measured, self._observed(candidate, timed, classes_of(self.bench.plan.dataset)))
 
     def _trained(self, candidate: Candidate, model: Path) -> Row:
@@ -221,7 +222,7 @@ class _Stage:
             metrics = evaluate(ran.detector, data)
         if metrics.skipped:
             measured = _noted(measured, f"{len(metrics.skipped)} pictures of {data.split} cannot be read")
-        ap, ap50 = _points(metrics, self.question.result.metric)
+        ap, ap50 = metrics.points(self.question.result.metric)
         return replace(measured, dataset=data.name, ap=ap, ap50=ap50)
 
     def _observed(self, candidate: Candidate, timed: Timed, classes: int) -> Observed:
@@ -251,14 +252,6 @@ def _on_all(cores: tuple[int, ...]) -> Iterator[None]:
 
 def _noted(measured: Verified, *notes: str) -> Verified:
     return replace(measured, warnings=tuple(dict.fromkeys((*measured.warnings, *notes))))
-
-
-def _points(metrics: Metrics, metric: str) -> tuple[float | None, float | None]:
-    """AP and AP50 in points; AP50 by VOC's convention where the search's metric is that."""
-    is_voc = metric.casefold() == "voc ap50" == f"{metrics.dataset} ap50".casefold()
-    found = metrics.ap, metrics.voc_ap50_area if is_voc else metrics.ap50
-    ap, ap50 = (None if share is None else 100 * share for share in found)
-    return ap, ap50
 
 
 def _now() -> str:

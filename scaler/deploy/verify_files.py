@@ -29,6 +29,8 @@ class Subject(NamedTuple):
     candidate: Candidate
     model: Path | None
     """None: made-up weights, which have a time but find nothing."""
+    missing: Path | None = None
+    """The file that its latest run lacks; None where it has it, or was not trained."""
 
 
 def configurations(result: SearchResult, candidates: Sequence[Candidate]) -> dict[str, Config]:
@@ -76,7 +78,7 @@ def subjects(
         return (Subject(candidates[0], model),)
     known = {} if runs is None else read_runs(runs)
     return tuple(
-        Subject(one, _file(_folders(one, configs[one.id], home, known, runs), one.precision or precision))
+        _subject(one, _folders(one, configs[one.id], home, known, runs), one.precision or precision)
         for one in candidates
     )
 
@@ -96,11 +98,13 @@ def _folders(
     return [folder for _, folder in sorted(mine, reverse=True)]
 
 
-def _file(folders: Sequence[Path], precision: str) -> Path | None:
+def _subject(candidate: Candidate, folders: Sequence[Path], precision: str) -> Subject:
     """The exported file of the precision, else the plain one, which INT8 cannot be made of without calibration."""
     names = [f"best-{precision}.onnx", *([_PLAIN] if precision != "int8" else [])]
-    found = (folder / name for folder in folders for name in names)
-    return next((path for path in found if path.is_file()), None)
+    wanted = [folder / name for folder in folders for name in names]
+    found = next((path for path in wanted if path.is_file()), None)
+    missing = folders[0] / names[-1] if folders and found is None else None
+    return Subject(candidate, found, missing)
 
 
 def metadata_of(model: Path) -> OnnxMetadata:

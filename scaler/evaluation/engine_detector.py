@@ -108,7 +108,7 @@ class EngineDetector:
         if _SELECTED in outputs and -1 not in outputs[_SELECTED].shape:
             raise UnsupportedError(
                 f"{self._path}: this TensorRT fills the output of its NMS up, so that what was found cannot be told "
-                "from the rest; build it of a file of --nms none or --nms efficient"
+                "from the rest; build it of a file of --nms none or --nms efficient-nms"
             )
         size = self.preprocessing.size
         if self.facts.picture != (3, size, size):

@@ -102,6 +102,12 @@ class Metrics:
         """Loading and post-processing included; 0 for results that came from elsewhere."""
         return self.pictures / self.seconds.total if self.seconds.total else 0.0
 
+    def points(self, metric: str) -> tuple[float | None, float | None]:
+        """AP and AP50 in points, 0 to 100; AP50 by VOC's convention where that is the metric asked for, `VOC AP50`."""
+        is_voc = metric.casefold() == "voc ap50" == f"{self.dataset} ap50".casefold()
+        ap, ap50 = self.ap, self.voc_ap50_area if is_voc else self.ap50
+        return None if ap is None else 100 * ap, None if ap50 is None else 100 * ap50
+
     def as_data(self) -> dict[str, Any]:
         """Plain data for a JSON file; fractions, null where there is no object to find."""
         return {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from scaler.catalog import user_folder
+from scaler.errors import FileError
 from scaler.files import Reader, make_folder, read_json, write_atomic
 from scaler.latency.table import table_name
 from scaler.locks import locked
@@ -91,10 +92,14 @@ def read_observed(path: Path) -> tuple[Observed, ...]:
     """
     if not path.exists():
         return ()
-    reader = read_json(path, schema_version=SCHEMA_VERSION)
-    reader.choice("kind", (KIND,))
-    rows = tuple(_row(table) for table in reader.tables("networks"))
-    reader.finish()
+    try:
+        reader = read_json(path, schema_version=SCHEMA_VERSION)
+        reader.choice("kind", (KIND,))
+        rows = tuple(_row(table) for table in reader.tables("networks"))
+        reader.finish()
+    except FileError as error:
+        todo = "delete it to predict without the networks that were measured"
+        raise FileError(error.file, error.where, error.what, error.allowed, todo) from None
     return rows
 
 

@@ -26,6 +26,19 @@ GPU_EFFORT = Effort(
 """For a GPU behind a process of its own (trtexec): long blocks, since each loads its engine anew."""
 
 
+class OtherComputerError(UnsupportedError):
+    """The device is not the computer at hand.
+
+    Args:
+        reason: Which computer it is.
+        todo: What to do to profile the device.
+    """
+
+    def __init__(self, reason: str, todo: str) -> None:
+        super().__init__(f"{reason}; {todo}")
+        self.reason = reason
+
+
 class Machine(NamedTuple):
     """What measures."""
 
@@ -64,7 +77,8 @@ def machine_for(wanted: Setting, runtime: str = "auto", *, batch: int = 1) -> Ma
     Raises:
         UsageError: No such runtime.
         MissingExtraError: A package is not installed.
-        UnsupportedError: The device is another computer, or runs in another power mode.
+        OtherComputerError: The device is another computer.
+        UnsupportedError: It runs in another power mode.
     """
     if runtime not in RUNTIMES:
         raise UsageError(unknown_name("runtime", runtime, RUNTIMES))
@@ -78,9 +92,9 @@ def _cpu(wanted: Setting, mode: ThreadMode, runtime: str, batch: int) -> Machine
 
     device = wanted.device
     if device.id != HOST and device.processor != load_host().processor:
-        raise UnsupportedError(
-            f"{device.id} is {device.processor}, this computer has {load_host().processor}: measure it there, "
-            f"or this one with --device {HOST}"
+        raise OtherComputerError(
+            f"{device.id} is {device.processor}, this computer has {load_host().processor}",
+            f"measure it there, or this one with --device {HOST}",
         )
     if runtime not in ("auto", "onnxruntime"):
         raise UnsupportedError(f"{runtime} does not run on a CPU; leave --runtime away")
@@ -94,13 +108,13 @@ def _gpu(wanted: Setting, runtime: str, batch: int) -> Machine:
     device = wanted.device
     here = detect()
     if here is not None and here not in (device.id, *device.aliases):
-        raise UnsupportedError(f"this computer is {here}, not {device.id}: measure with --device {here}")
+        raise OtherComputerError(f"this computer is {here}, not {device.id}", f"measure with --device {here}")
     if runtime == "onnxruntime":
         raise UnsupportedError(f"{device.id} is measured with tensorrt or trtexec; leave --runtime away")
     if here is None and device.software:  # what a JetPack brings: the device is a Jetson
-        raise UnsupportedError(
-            f"this computer is no {device.name}; make an archive to run there: "
-            f"scaler profile bundle --device {device.id}"
+        raise OtherComputerError(
+            f"this computer is no {device.name}",
+            f"make an archive to run there: scaler profile bundle --device {device.id}",
         )
     machine = Machine(_tensorrt(wanted.precision, runtime, batch), GPU_EFFORT, ())
     running = machine.runtime.conditions().power_mode

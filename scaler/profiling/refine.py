@@ -21,12 +21,13 @@ from scaler.errors import UnsupportedError, UsageError
 from scaler.latency.corrected import CorrectedEstimator
 from scaler.latency.estimator import Estimator, load_estimator
 from scaler.latency.observed import Observed, observed_path, record_observed
-from scaler.profiling.machine import Machine, machine_for, setting
+from scaler.profiling.machine import Machine, OtherComputerError, machine_for, setting
 from scaler.profiling.measurement import Measurement
 from scaler.profiling.refine_choice import SURE, hold, informative, movement
 from scaler.profiling.run import SETTLE_SECONDS
 from scaler.profiling.run import Progress as Measuring
 from scaler.profiling.verify import Bench, Timed, bench
+from scaler.search.candidates import candidates_of
 from scaler.search.precision import PRECISION
 from scaler.search.predictors import classes_of
 from scaler.search.result import Candidate, DeviceResult, SearchResult, Verified
@@ -194,18 +195,17 @@ class _Bed:
         if self.machine is None:
             try:
                 machine_for(setting(self.options.devices[0], power_mode=self.options.power_mode), self.runtime)
-            except UnsupportedError as error:
-                reason = str(error).partition(";")[0]
+            except OtherComputerError as error:
                 raise UnsupportedError(
-                    f"--refine measures on the device itself: {reason}; search without it, take the picks there with "
-                    "scaler export --bundle, bring them back with scaler import, and search again"
+                    f"--refine measures on the device itself: {error.reason}; search without it, take the picks there "
+                    "with scaler export --bundle, bring them back with scaler import, and search again"
                 ) from None
 
     def known(self, found: Search) -> set[str]:
         """Ids of the candidates that were measured, now or earlier, or that cannot be."""
         result, device = found.result, found.result.devices[0]
         space, classes = read_space(result.space), _classes(result)
-        candidates = (*device.front, *found.contenders, *([device.nearest] if device.nearest else []))
+        candidates = (*candidates_of(device), *found.contenders)
         measured = {}
         for precision in {_precision(device, one) for one in candidates}:
             estimator = self._estimator(device, precision)
@@ -272,7 +272,7 @@ class _Bed:
         """The search with what was measured of its candidates."""
         result = found.result
         for device in result.devices:
-            for one in device.front:
+            for one in candidates_of(device):
                 if one.id in self.verified:
                     result = with_verified(result, device.device, one.id, self.verified[one.id])
         return replace(found, result=result)

@@ -26,7 +26,7 @@ from scaler.profiling.plan_file import Plan, Planned
 from scaler.profiling.run import SETTLE_SECONDS, cores_given_back
 from scaler.runtimes.power_find import FoundPower
 from scaler.runtimes.protocol import Runtime
-from scaler.search.candidates import named_candidates
+from scaler.search.candidates import candidates_of, named_candidates
 from scaler.search.precision import network_params
 from scaler.search.result import Candidate, DeviceResult, SearchResult
 from scaler.space import Params, Space
@@ -54,14 +54,12 @@ def chosen(result: SearchResult, device: str | None, pick: str) -> tuple[DeviceR
     if name not in by_name:
         raise UsageError(f"the result has no device {name!r}; it has {', '.join(by_name)}")
     found = by_name[name]
-    front = {candidate.id: candidate for candidate in found.front}
-    if found.nearest is not None:
-        front.setdefault(found.nearest.id, found.nearest)
+    front = candidates_of(found)
     if not front:
         raise UsageError(f"the search has found no candidate for {name}: there is nothing to choose from")
     if pick == "front":
-        return found, tuple(front.values())
-    usual = found.pick or (found.front[-1].id if found.front else next(iter(front)))
+        return found, front
+    usual = found.pick or front[-1].id
     wanted = {"best": usual, "knee": found.knee}.get(pick, pick)
     known = named_candidates(found)
     if wanted is None or wanted not in known:

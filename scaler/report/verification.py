@@ -123,10 +123,9 @@ def summary(comparisons: Sequence[Comparison], target_fps: float | None) -> str:
         f"{count} measured on the device ({' and '.join(dict.fromkeys(map(what, comparisons)))}); engine times miss by "
         f"{off:.1f} % on average, {inside} of {count} inside the 90 % interval"
     )
-    judged = [one for one in comparisons if one.holds is not None]
-    if target_fps is None or not judged:
+    promised = [one for one in comparisons if one.promised and one.holds is not None]
+    if target_fps is None or not promised:
         return line
-    promised = [one for one in judged if one.promised]
     return (
         f"{line}; {sum(one.holds is True for one in promised)} of {len(promised)} that promised {target_fps:g} FPS hold"
     )

@@ -187,16 +187,16 @@ class Evaluator:
                 self.ap(params, estimator.precision).mean,
                 float(prediction.frame[0]),
                 _missing(engines) | self.violations(network, promised_ms, estimator),
-                self._energies(estimator, [sums])[0],
+                self._energies(estimator, [sums], prediction)[0],
             )
 
         return score
 
-    def _energies(self, estimator: Estimator, sums: Sequence[Sums]) -> list[float | None]:
+    def _energies(self, estimator: Estimator, sums: Sequence[Sums], times: Prediction) -> list[float | None]:
         """Millijoules of a frame of each network where they are minimised; the estimator knows them then."""
         if self.minimize != ENERGY:
             return [None] * len(sums)
-        found = estimator.energy_mj(sums)
+        found = estimator.energy_mj(sums, times)
         assert found is not None, "refused before the search"
         return list(found.mean.tolist())
 
@@ -232,7 +232,8 @@ class Evaluator:
         for estimator, places in _by_estimator(engines, candidates).items():
             mine = [networks[place] for place in places]
             sums = [estimator.sums(network.graph) for network in mine]
-            prediction, energy = estimator.predict(sums), self._energies(estimator, sums)
+            prediction = estimator.predict(sums)
+            energy = self._energies(estimator, sums, prediction)
             frame, promised = prediction.frame.tolist(), self.promised(prediction).tolist()
             for place, network, ms, slow, mj in zip(places, mine, frame, promised, energy, strict=True):
                 loss = self._int8_loss(network).mean if estimator.precision == INT8 else 0.0

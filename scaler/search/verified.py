@@ -138,10 +138,11 @@ def with_verified(result: SearchResult, device: str, candidate_id: str, measured
 def with_verified_of(result: SearchResult, old: SearchResult) -> SearchResult:
     """The result with what an older one has measured of the same candidates, judged by the targets of the new one.
 
-    Measurements in another power mode are of another device and are left behind.
+    Measurements in another power mode are of another device, those of a candidate at another precision of another
+    engine: they are left behind.
     """
     recorded = {
-        (device.device, candidate.id): candidate.verified
+        (device.device, candidate.id, candidate.precision or device.precision): candidate.verified
         for device in old.devices
         for candidate in candidates_of(device)
         if candidate.verified
@@ -155,7 +156,7 @@ def with_verified_of(result: SearchResult, old: SearchResult) -> SearchResult:
         def with_old(candidate: Candidate) -> Candidate:
             earlier = [
                 replace(one, promise=promise)
-                for one in recorded.get((device.device, candidate.id), ())
+                for one in recorded.get((device.device, candidate.id, candidate.precision or device.precision), ())
                 if one.power_mode == device.power_mode
             ]
             return _with(candidate, (*earlier, *candidate.verified)) if earlier else candidate

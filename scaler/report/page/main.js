@@ -11,7 +11,7 @@ function headline() {
   const only = report.devices.length === 1 ? report.devices[0] : null;
   const targets = [...new Set(report.devices.map((device) => device.target_text).filter(Boolean))].join(" and ");
   byId("headline").textContent = `Detectors for ${only ? only.title : `${report.devices.length} devices`}${targets ? ` at ${targets}` : ""}`;
-  byId("lead").textContent = `The Pareto front between ${report.metric} and ${report.minimize === "energy" ? "the energy of a frame" : "frame time"}, from the ${report.space_size} networks of the ${report.space} space. All figures are predictions unless called published, measured or trained.`;
+  byId("lead").textContent = `The Pareto front between ${report.metric} and ${report.minimize === "energy" ? "the energy of a frame" : "frame time"}, from the ${report.space_size} candidates of the ${report.space} space. All figures are predictions unless called published, measured or trained.`;
   fill(byId("stamp"), element("span", { class: "long" }, "Search report, "), report.created.replace("T", " ").replace(/(:\d\d)(\.\d+)?(\+00:00|Z)$/, "$1 UTC"));
   byId("noise").textContent = report.noise;
 }

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from scaler.devices import Precision
-from scaler.errors import UsageError, UserError
+from scaler.errors import UserError
 from scaler.evaluation.onnx_metadata import NumberFormat, read_metadata
 from scaler.export.int8 import target_of
 from scaler.graph.graph import INPUT_NAME
 from scaler.runtimes.onnx_facts import load_model
 from scaler.runtimes.tensorrt_api import load_api
-from scaler.runtimes.tensorrt_version import STRONGLY_TYPED, Version, check_version
+from scaler.runtimes.tensorrt_version import STRONGLY_TYPED, Version, check_dla
 from scaler.runtimes.trtexec import Trtexec
 from scaler.runtimes.trtexec_flags import TrtexecSettings, build_options, open_batch_options
 
@@ -62,22 +61,6 @@ def engine_precision(file: EngineFile, version: Version, wanted: Precision) -> P
     return cast("Precision", file.precision) if file.precision == "int8" or version >= STRONGLY_TYPED else wanted
 
 
-def check_dla(precision: Precision, version: Version, dla: int | None) -> None:
-    """Refuse what no DLA computes in.
-
-    It knows INT8 by a calibration on the target alone, not by Q/DQ nodes (NVIDIA, "TensorRT Developer Guide", chapter
-    "Working with DLA", restrictions).
-
-    Raises:
-        UsageError: So it is.
-    """
-    if dla is not None and version >= STRONGLY_TYPED:
-        raise UsageError(f"--dla {dla}: TensorRT {version.major} knows no DLA; leave it out")
-    if dla is not None and precision != "fp16":
-        why = "takes no quantisation nodes" if precision == "int8" else f"does not compute in {precision}"
-        raise UsageError(f"--dla {dla}: a DLA {why}; ask for --precision fp16, or leave --dla out for the GPU")
-
-
 def engine_command(
     file: EngineFile, version: Version, *, precision: Precision = "fp16", batch: int = 1, dla: int | None = None
 ) -> str:
@@ -93,10 +76,10 @@ def engine_command(
         dla: Core of the DLA that computes what it can; the GPU computes the rest.
 
     Raises:
-        UsageError: The DLA does not compute in this precision, or this TensorRT knows none.
+        UsageError: A DLA does not compute this (`scaler.runtimes.tensorrt_version.check_dla`).
     """
     precision = engine_precision(file, version, precision)
-    check_dla(precision, version, dla)
+    check_dla(dla, precision, version, open_batch=file.dynamic)
     name = Path(file.path.name)
     engine, cache = name.with_suffix(".engine"), name.with_suffix(".timing-cache")
     options = build_options(replace(_SETTINGS, precision=precision, dla=dla), version, name, engine, cache)
@@ -115,18 +98,3 @@ def version_here() -> Version:
         return load_api().version
     except UserError:
         return Trtexec().version
-
-
-def parse_version(text: str) -> Version:
-    """A version as a user writes it: `8.2`, `10.3`, `8.5.2`.
-
-    Raises:
-        UsageError: It is none.
-        UnsupportedError: It is older than 8.0.
-    """
-    parts = re.fullmatch(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:\.\d+)*", text)
-    if parts is None:
-        raise UsageError(f"--tensorrt {text}: expected a version, such as 8.2 (JetPack 4.6) or 10.3 (JetPack 6.2)")
-    version = Version(*(int(part or 0) for part in parts.groups()))
-    check_version(version)
-    return version
