@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bundle_device import NANO_FILES, FakeDevice, tiny_plan
+from bundle_device import NANO_FILES, FakeDevice, tiny_plan, unpacked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,9 +62,7 @@ def archive(packed, tmp_path) -> Path:
 @pytest.fixture
 def results(packed, tmp_path) -> Path:
     """A copy of the unpacked results."""
-    with tarfile.open(packed) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "scaler-results"
+    return unpacked(packed, tmp_path) / "scaler-results"
 
 
 def summed(folder: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
+from bundle_device import unpacked
 from onnx import TensorProto, helper, numpy_helper
 from sample_result import sample_result
 from test_bundle import MODULES_OF_3_6, NEWER_THAN_3_6
@@ -51,12 +51,6 @@ def written(home: Path, out: Path, **options: object) -> Summary:
     return write_bundle(home / "best.onnx", out / "bundle.tar.gz", **options)  # type: ignore[arg-type]
 
 
-def unpacked(packed: Path, place: Path) -> Path:
-    with tarfile.open(packed) as archive:
-        archive.extractall(place, filter="data")
-    return place / "scaler-bundle"
-
-
 def plan_of(folder: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((folder / "plan.json").read_text())
     return content
@@ -68,7 +62,7 @@ def plan_of(folder: Path) -> dict[str, object]:
 def test_a_bundle_holds_the_file_itself_its_pictures_and_the_programs(home, tmp_path):
     options = {"data": home / "data" / "data.toml", "result": home / "pareto.json", "candidate": CANDIDATE.id}
     summary = written(home, tmp_path, **options)
-    folder = unpacked(summary.path, tmp_path)
+    folder = unpacked(summary.path, tmp_path) / "scaler-bundle"
 
     assert (summary.pictures, summary.precision, summary.candidate) == (5, "fp16", CANDIDATE.id)
     assert summary.packed_bytes == summary.path.stat().st_size
@@ -93,7 +87,7 @@ def test_equal_inputs_give_equal_bytes(home, tmp_path):
 
 def test_without_data_the_engine_is_timed_alone(home, tmp_path):
     summary = written(home, tmp_path)
-    folder = unpacked(summary.path, tmp_path)
+    folder = unpacked(summary.path, tmp_path) / "scaler-bundle"
     assert (summary.pictures, summary.candidate, summary.result_bytes) == (0, "", 0)
     assert plan_of(folder)["networks"] == [{"network": "engine"}]
     assert not (folder / "pictures").exists()
@@ -101,7 +95,7 @@ def test_without_data_the_engine_is_timed_alone(home, tmp_path):
 
 def test_a_part_of_the_pictures_is_spread_over_all_of_them(home, tmp_path):
     summary = written(home, tmp_path, data=home / "data" / "data.toml", pictures=2)
-    names = [picture["name"] for picture in plan_of(unpacked(summary.path, tmp_path))["pictures"]]
+    names = [picture["name"] for picture in plan_of(unpacked(summary.path, tmp_path) / "scaler-bundle")["pictures"]]
     assert names == ["0.png", "2.png"]
     pictures = read_splits(home / "data" / "data.toml", ["val"]).splits["val"].pictures
     assert spread(pictures, 9) == pictures
@@ -133,7 +127,7 @@ def test_a_quantised_file_gives_an_int8_engine_whatever_is_asked(home, tmp_path)
     with pytest.raises(UsageError, match="a DLA takes no quantisation nodes"):
         write_bundle(tmp_path / "best-int8.onnx", tmp_path / "b.tar.gz", dla=0)
     typed = write_bundle(tmp_path / "best-int8.onnx", tmp_path / "typed.tar.gz", tensorrt="11.0")
-    header = json.loads((unpacked(typed.path, tmp_path) / "bundle.json").read_text())
+    header = json.loads((unpacked(typed.path, tmp_path) / "scaler-bundle" / "bundle.json").read_text())
     assert header["strongly_typed"] is True
 
 
@@ -260,7 +254,10 @@ def agent(monkeypatch) -> Iterator[ModuleType]:
 def test_the_device_computes_the_very_numbers_of_home(agent, home, tmp_path, preprocessing):
     write_toy(tmp_path / "best.onnx", PARAMETERS, preprocessing=preprocessing)
     data = home / "data" / "data.toml"
-    folder = unpacked(write_bundle(tmp_path / "best.onnx", tmp_path / "b.tar.gz", data=data).path, tmp_path)
+    folder = (
+        unpacked(write_bundle(tmp_path / "best.onnx", tmp_path / "b.tar.gz", data=data).path, tmp_path)
+        / "scaler-bundle"
+    )
     tables = agent.Tables((folder / "pictures" / "table.f32").read_bytes())
     fitted, _ = letterbox(read_image(home / "data" / "val" / "3.png"), preprocessing)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
-from bundle_device import NANO_FILES, end_agent, tiny_plan
+from bundle_device import NANO_FILES, end_agent, tiny_plan, unpacked
 from deploy_device import DeployDevice
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -131,9 +131,7 @@ def plain(home, done) -> Imported:
 @pytest.fixture
 def results(done, tmp_path) -> Path:
     """A copy of the unpacked results."""
-    with tarfile.open(done.archive) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "scaler-results"
+    return unpacked(done.archive, tmp_path) / "scaler-results"
 
 
 def summed(folder: Path) -> None:
