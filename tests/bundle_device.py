@@ -1,6 +1,7 @@
 """A device for the tests of bundles: a folder with a bundle, a fake trtexec and the system's files and tools."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,13 @@ def tiny_plan(folder: Path, count: int = 2, **changes: Any) -> Plan:
         "reference": reference,
     }
     return Plan(**{**values, **changes})
+
+
+def python_3_6() -> str | None:
+    """A Python 3.6 that runs, be it named by SCALER_PYTHON36; some computers have the name alone."""
+    found = os.environ.get("SCALER_PYTHON36") or shutil.which("python3.6")
+    runs = found and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
+    return found if runs else None
 
 
 def unpacked(archive: Path, place: Path) -> Path:

@@ -1,7 +1,6 @@
 """Bundles measured on a device with a fake trtexec: every version, killed, crashing, without Python, without rights."""
 
 import fcntl
-import os
 import re
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bundle_device import NANO_FILES, FakeDevice, end_agent, tiny_plan
+from bundle_device import NANO_FILES, FakeDevice, end_agent, python_3_6, tiny_plan
 
 from scaler.profiling.bundle import write_bundle
 from scaler.profiling.bundle_import import Refused, read_results
@@ -507,7 +506,7 @@ def test_wrong_options_are_refused(device, python, options):
 
 @SLOW
 def test_it_runs_on_a_real_python_3_6(device, plan):
-    old = os.environ.get("SCALER_PYTHON36") or shutil.which("python3.6")
+    old = python_3_6()
     if not old:
         pytest.skip("no Python 3.6: name one with SCALER_PYTHON36")
     device.python = old

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
-from bundle_device import NANO_FILES, end_agent, tiny_plan, unpacked
+from bundle_device import NANO_FILES, end_agent, python_3_6, tiny_plan, unpacked
 from deploy_device import DeployDevice
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -377,7 +376,7 @@ def test_what_there_is_can_be_packed_at_any_time(home, make, tmp_path):
 
 @pytest.mark.slow
 def test_it_runs_on_a_real_python_3_6(home, make, tmp_path, plain):
-    old = os.environ.get("SCALER_PYTHON36") or shutil.which("python3.6")
+    old = python_3_6()
     if not old:
         pytest.skip("no Python 3.6: name one with SCALER_PYTHON36")
     device = make(tmp_path / "device")
