@@ -24,7 +24,7 @@ from scaler.deploy.bundle import ENGINE_PART, KIND, SCHEMA_VERSION
 from scaler.errors import FileError
 from scaler.evaluation.onnx_metadata import KEY, OnnxMetadata, read_metadata
 from scaler.files import Reader, read_json
-from scaler.profiling.bundle_archive import unpacked, verified
+from scaler.profiling.bundle_archive import strict_text, unpacked, verified
 from scaler.profiling.bundle_conditions import doubts_of, loose_text, states_of
 from scaler.profiling.bundle_power import energy_of
 from scaler.profiling.measurement import BUSY, FrameEnergy, Measurement, MemoryMib, Round
@@ -266,7 +266,7 @@ def _rounds(files: Mapping[str, bytes], count: int, warm_up_ms: int) -> tuple[Ro
 
 
 def _times(files: Mapping[str, bytes], name: str, warm_up_ms: int) -> tuple[float, ...]:
-    return tuple(parse_times(_strict(files, name), name, warm_up_ms=warm_up_ms).tolist())
+    return tuple(parse_times(strict_text(files, name), name, warm_up_ms=warm_up_ms).tolist())
 
 
 def _layers(
@@ -275,11 +275,11 @@ def _layers(
     """Layer times, by the names of TensorRT; none where the device could not profile. What is doubtful about them."""
     if "profile.json" not in files:
         return (), ("there are no layer times",)
-    profile = parse_profile(_strict(files, "profile.json"), "profile.json")
+    profile = parse_profile(strict_text(files, "profile.json"), "profile.json")
     infos: tuple[LayerInfo, ...] = ()
     if "layers.json" in files:
         with suppress(FileError):  # where TensorRT writes broken JSON, the names do without
-            infos = parse_layer_info(_strict(files, "layers.json"), "layers.json")
+            infos = parse_layer_info(strict_text(files, "layers.json"), "layers.json")
     usual = np.median([np.median(r.reference_ms) for r in rounds])
     after = np.median(_times(files, "times-reference-profile.json", warm_up_ms))
     busy = (f"the device was {100 * (after / usual - 1):.0f} % slower at the profile",) if after > BUSY * usual else ()
@@ -332,16 +332,6 @@ def _outputs(files: Mapping[str, bytes], name: str) -> Outputs:
         return parse_outputs(content.decode(), packed)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         raise FileError(packed, "", "damaged") from None
-
-
-def _strict(files: Mapping[str, bytes], name: str) -> str:
-    """A file that must be there and be text."""
-    if name not in files:
-        raise FileError(name, "", "missing")
-    try:
-        return files[name].decode()
-    except UnicodeDecodeError:
-        raise FileError(name, "", "not UTF-8") from None
 
 
 def _text(reader: Reader, key: str) -> str:

@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from scaler.errors import FileError
 
-__all__ = ["FOLDER", "unpacked", "verified"]
+__all__ = ["FOLDER", "strict_text", "unpacked", "verified"]
 
 FOLDER = "scaler-results"
 """Folder that results unpack to."""
@@ -180,3 +180,13 @@ def _extract_members(path: Path, archive: tarfile.TarFile, place: Path) -> None:
 def _unreadable(path: Path, error: OSError) -> FileError:
     reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
     return FileError(path, "", reason, todo="check the path")
+
+
+def strict_text(files: Mapping[str, bytes], name: str) -> str:
+    """A file that must be there and be text."""
+    if name not in files:
+        raise FileError(name, "", "missing")
+    try:
+        return files[name].decode()
+    except UnicodeDecodeError:
+        raise FileError(name, "", "not UTF-8") from None

@@ -22,7 +22,7 @@ from scaler.export.weights import Array, shapes
 from scaler.files import Reader, read_json
 from scaler.graph.graph import Layer
 from scaler.profiling.bundle import network_model, plan_space
-from scaler.profiling.bundle_archive import unpacked, verified
+from scaler.profiling.bundle_archive import strict_text, unpacked, verified
 from scaler.profiling.bundle_conditions import (
     ForeignError,
     check_place,
@@ -264,18 +264,18 @@ def _rounds(files: Mapping[str, bytes], run: _Run) -> tuple[Round, ...]:
 
 
 def _times(files: Mapping[str, bytes], name: str, run: _Run) -> tuple[float, ...]:
-    return tuple(parse_times(_strict(files, name), name, warm_up_ms=run.warm_up_ms).tolist())
+    return tuple(parse_times(strict_text(files, name), name, warm_up_ms=run.warm_up_ms).tolist())
 
 
 def _layers(files: Mapping[str, bytes], planned: Planned, context: _Context) -> tuple[LayerTime, ...]:
     """Layer times; none where the device could not profile, which its notes then say."""
     if "profile.json" not in files:
         return ()
-    profile = parse_profile(_strict(files, "profile.json"), "profile.json")
+    profile = parse_profile(strict_text(files, "profile.json"), "profile.json")
     infos: tuple[LayerInfo, ...] = ()
     if "layers.json" in files:
         with suppress(FileError):  # where TensorRT writes broken JSON, the names do without
-            infos = parse_layer_info(_strict(files, "layers.json"), "layers.json")
+            infos = parse_layer_info(strict_text(files, "layers.json"), "layers.json")
     nodes, makers = context.names(planned)
     return join(profile, infos, nodes=nodes, makers=makers)
 
@@ -334,16 +334,6 @@ def _reason(error: str, log: str) -> str:
 
 
 # --- texts ---
-
-
-def _strict(files: Mapping[str, bytes], name: str) -> str:
-    """A file that must be there and be text."""
-    if name not in files:
-        raise FileError(name, "", "missing")
-    try:
-        return files[name].decode()
-    except UnicodeDecodeError:
-        raise FileError(name, "", "not UTF-8") from None
 
 
 def _nothing(layer: Layer) -> dict[str, Array]:
